@@ -1,0 +1,1 @@
+"""Starts, watches and stops runs: one module per kind of place a run can live in."""

@@ -1,0 +1,119 @@
+"""Everything that the environment decides, read once and in one place."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from digitalhub_runtime_python.errors import UsageFault
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """How to prove to the platform who runs this; never printed (`repr` is redacted)."""
+
+    access_token: str = ""
+    refresh_token: str = ""
+    user: str = ""
+    password: str = ""
+    client_id: str = ""
+    issuer: str = ""
+    token_endpoint: str = ""
+
+    def __repr__(self) -> str:
+        return "Credentials(…)"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The runtime's settings; each field names its variable, unit and default."""
+
+    project: str = ""
+    """`PROJECT_NAME`."""
+    run_id: str = ""
+    """`RUN_ID`."""
+    run_file: Path | None = None
+    """`DHPY_RUN_FILE`: a run's JSON on disk; then no platform is needed."""
+    endpoint: str = ""
+    """`DHCORE_ENDPOINT`: base URL of the platform."""
+    credentials: Credentials = field(default_factory=Credentials)
+    """`DHCORE_ACCESS_TOKEN`, `DHCORE_REFRESH_TOKEN`, `DHCORE_USER`, `DHCORE_PASSWORD`, …"""
+    files_store: str = ""
+    """`DHCORE_DEFAULT_FILES_STORE`: where outputs go, `s3://bucket`."""
+    store_options: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Every `AWS_*` and `S3_*` variable, as it is."""
+    tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """`GIT_TOKEN`, `GIT_USERNAME`, `GIT_PASSWORD`: for private code sources."""
+    workspace: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
+    """`DHPY_WORKSPACE`: each run gets a folder of its own below it. Default: the temporary folder."""
+    cache: Path | None = None
+    """`DHPY_CACHE`: fetched code sources are kept here between runs. Default: no cache."""
+    report_timeout: float = 120.0
+    """`DHPY_REPORT_TIMEOUT`, seconds: how long a report that cannot be delivered is retried."""
+    deadline: float | None = None
+    """`DHPY_DEADLINE`, seconds: a job that takes longer ends with 124. Default: none."""
+    termination_log: Path | None = None
+    """`DHPY_TERMINATION_LOG`: what failed is also written here. Default: `/dev/termination-log`."""
+    log_format: str = "text"
+    """`DHPY_LOG_FORMAT`: `text` or `json`."""
+    log_level: str = "INFO"
+    """`DHPY_LOG_LEVEL`."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """Read the settings from a mapping such as `os.environ`.
+
+        Raises:
+            UsageFault: a variable has a value that it cannot have; the message names it.
+        """
+
+        def text(name: str, default: str = "") -> str:
+            return environ.get(name, "").strip() or default
+
+        def path(name: str) -> Path | None:
+            return Path(value) if (value := text(name)) else None
+
+        termination_log = path("DHPY_TERMINATION_LOG") or Path("/dev/termination-log")
+        return cls(
+            project=text("PROJECT_NAME"),
+            run_id=text("RUN_ID"),
+            run_file=path("DHPY_RUN_FILE"),
+            endpoint=text("DHCORE_ENDPOINT").rstrip("/"),
+            credentials=Credentials(
+                access_token=text("DHCORE_ACCESS_TOKEN"),
+                refresh_token=text("DHCORE_REFRESH_TOKEN"),
+                user=text("DHCORE_USER"),
+                password=text("DHCORE_PASSWORD"),
+                client_id=text("DHCORE_CLIENT_ID"),
+                issuer=text("DHCORE_ISSUER"),
+                token_endpoint=text("OAUTH2_TOKEN_ENDPOINT"),
+            ),
+            files_store=text("DHCORE_DEFAULT_FILES_STORE").rstrip("/"),
+            store_options={k: v for k, v in environ.items() if k.startswith(("AWS_", "S3_")) and v},
+            tokens={k: v for k, v in environ.items() if k.startswith("GIT_") and v},
+            workspace=path("DHPY_WORKSPACE") or Path(tempfile.gettempdir()),
+            cache=path("DHPY_CACHE"),
+            report_timeout=_seconds(environ, "DHPY_REPORT_TIMEOUT") or 120.0,
+            deadline=_seconds(environ, "DHPY_DEADLINE"),
+            # It exists only in a pod; a plain file elsewhere would be litter.
+            termination_log=termination_log if termination_log.exists() else None,
+            log_format=text("DHPY_LOG_FORMAT", "text"),
+            log_level=text("DHPY_LOG_LEVEL", "INFO").upper(),
+        )
+
+
+def _seconds(environ: Mapping[str, str], name: str) -> float | None:
+    value = environ.get(name, "").strip()
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not seconds > 0:
+        raise UsageFault(
+            "usage/setting", f"{name} is {value!r}.", "Set it to a number of seconds above 0."
+        )
+    return seconds
