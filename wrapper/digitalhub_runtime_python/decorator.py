@@ -35,7 +35,9 @@ def handler(
     names = [_name_of(entry) for entry in declared]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"@handler declares output {twice[0]!r} twice; each output needs its own name.")
+        raise ValueError(
+            f"@handler declares output {twice[0]!r} twice; each output needs its own name."
+        )
 
     def mark(function: F) -> F:
         # A bound method or a builtin has no __dict__ of its own: setattr then says so by itself.

@@ -78,3 +78,11 @@ class EnvironmentFault(Fault):
 
 class DeadlineFault(Fault):
     exit_status = 124
+
+
+class Terminated(BaseException):
+    """A signal asked the process to end; a BaseException, so that a handler's `except Exception` lets it by."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"ended by signal {signal_number}")
+        self.signal = signal_number

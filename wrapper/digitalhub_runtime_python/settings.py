@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from digitalhub_runtime_python.errors import UsageFault
+
+_SECRET_VARIABLES = (
+    "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "CONTAINER_REGISTRY_PASSWORD", "DB_PASSWORD",
+    "DHCORE_ACCESS_TOKEN", "DHCORE_ID_TOKEN", "DHCORE_PASSWORD", "DHCORE_PERSONAL_ACCESS_TOKEN",
+    "DHCORE_REFRESH_TOKEN", "GIT_PASSWORD", "GIT_TOKEN", "TRINO_PASSWORD", "TRINO_TOKEN",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,14 @@ class Settings:
     log_level: str = "INFO"
     """`DHPY_LOG_LEVEL`."""
 
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Where all of this was read; secrets of the run are in it under their own names."""
+
+    def secret_values(self, names: Iterable[str] = ()) -> set[str]:
+        """Every value that no log, status or message may show: credentials, and secrets by name."""
+        known = (*_SECRET_VARIABLES, *names)
+        return {value for name in known if (value := self.environ.get(name, ""))}
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
         """Read the settings from a mapping such as `os.environ`.
@@ -99,6 +113,7 @@ class Settings:
             deadline=_seconds(environ, "DHPY_DEADLINE"),
             # It exists only in a pod; a plain file elsewhere would be litter.
             termination_log=termination_log if termination_log.exists() else None,
+            environ=environ,
             log_format=text("DHPY_LOG_FORMAT", "text"),
             log_level=text("DHPY_LOG_LEVEL", "INFO").upper(),
         )

@@ -4,8 +4,30 @@ from __future__ import annotations
 
 # The 22 names that both SDKs accept; any other makes them refuse the whole entity.
 SDK_STATES = frozenset(
-    "BUILT CANCELLED COMPLETED CREATED CREATING DELETED DELETING ERROR FSM_ERROR IDLE NONE ONLINE "
-    "PENDING READY RESUME RUN_ERROR RUNNING STOP STOPPED SUCCESS UNKNOWN UPLOADING".split()
+    [
+        "BUILT",
+        "CANCELLED",
+        "COMPLETED",
+        "CREATED",
+        "CREATING",
+        "DELETED",
+        "DELETING",
+        "ERROR",
+        "FSM_ERROR",
+        "IDLE",
+        "NONE",
+        "ONLINE",
+        "PENDING",
+        "READY",
+        "RESUME",
+        "RUN_ERROR",
+        "RUNNING",
+        "STOP",
+        "STOPPED",
+        "SUCCESS",
+        "UNKNOWN",
+        "UPLOADING",
+    ]
 )
 
 ENDED = frozenset({"COMPLETED", "ERROR", "STOPPED", "CANCELLED", "DELETED"})

@@ -1,0 +1,103 @@
+"""Moves an entity's files between the run's folder and the platform's store."""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from digitalhub_runtime_python.errors import ArgumentFault
+from digitalhub_runtime_python.hub.offline import read_frame
+from digitalhub_runtime_python.object_store import open_store
+from digitalhub_runtime_python.settings import Settings
+
+CHUNK = 8 * 1024 * 1024
+"""Bytes that are read at once: a pod of 282 MiB must be able to store more than it can hold."""
+
+
+def upload(path: Path, uri: str, settings: Settings) -> list[dict[str, Any]]:
+    """Upload a file to `uri`, or a folder's files below it; the entity's `status.files`."""
+    store, key = open_store(uri, settings)
+    if path.is_file():
+        return [_upload_file(store, key, path, path.name)]
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    return [
+        _upload_file(store, key + p.relative_to(path).as_posix(), p, p.relative_to(path).as_posix())
+        for p in files
+    ]
+
+
+def _upload_file(store: Any, key: str, file: Path, relative: str) -> dict[str, Any]:
+    media_type = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+    digest = hashlib.md5(usedforsecurity=False)
+    with file.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+    store.put(key, file, attributes={"Content-Type": media_type})
+    return {
+        "path": relative,
+        "name": file.name,
+        "content_type": media_type,
+        "size": file.stat().st_size,
+        "hash": f"md5:{digest.hexdigest()}",
+        "last_modified": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
+    }
+
+
+def load(uri: str, form: str, settings: Settings) -> Any:
+    """An entity's content as a pandas frame, a polars frame, or a local path."""
+    path = _download(uri, settings)
+    if form == "path":
+        return path
+    if form == "polars":
+        import importlib
+
+        polars: Any = importlib.import_module("polars")
+        return polars.read_csv(path) if path.suffix == ".csv" else polars.read_parquet(path)
+    return read_frame(path)
+
+
+def _download(uri: str, settings: Settings) -> Path:
+    if "://" not in uri:
+        return Path(uri)
+    # Not below the run's own folder: what the handler was given may be read after it returns.
+    folder = Path(tempfile.mkdtemp(prefix="dhpy-input-", dir=settings.workspace))
+    if uri.startswith(("http://", "https://")):
+        return _download_http(uri, folder)
+    store, key = open_store(uri, settings)
+    names = [o["path"] for batch in store.list(key) for o in batch] if key.endswith("/") else [key]
+    if not names:
+        raise ArgumentFault(
+            "arguments/input", f"Nothing is stored at {uri}.", "Check the entity's path."
+        )
+    for name in names:
+        target = folder / name.rpartition("/")[2] if name == key else folder / name[len(key) :]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            result = store.get(name)
+        except FileNotFoundError as exc:
+            raise ArgumentFault(
+                "arguments/input", f"Nothing is stored at {uri}.", "Check the entity's path."
+            ) from exc
+        with target.open("wb") as file:
+            for chunk in result.stream(min_chunk_size=CHUNK):
+                file.write(chunk)
+    return folder / key.rpartition("/")[2] if names == [key] else folder
+
+
+def _download_http(uri: str, folder: Path) -> Path:
+    import urllib3
+
+    target = folder / (uri.partition("?")[0].rpartition("/")[2] or "file")
+    with urllib3.PoolManager().request("GET", uri, preload_content=False) as response:
+        if response.status != 200:
+            raise ArgumentFault(
+                "arguments/input", f"{uri} answered {response.status}.", "Check the entity's path."
+            )
+        with target.open("wb") as file:
+            for chunk in response.stream(CHUNK):
+                file.write(chunk)
+    return target
