@@ -27,9 +27,11 @@ from digitalhub_runtime_python.errors import (
 )
 from digitalhub_runtime_python.hub import Hub
 from digitalhub_runtime_python.settings import Settings
-from digitalhub_runtime_python.spec import RunSpec
+from digitalhub_runtime_python.spec import RunSpec, SourceSpec
 
 logger = logging.getLogger(__name__)
+
+Fetch = Callable[[SourceSpec, Path, Settings], sources.Fetched]
 
 
 @dataclass
@@ -56,7 +58,9 @@ class ReadyFunction:
     """Reserved name -> what makes its value, `event` left out."""
 
 
-def run_job(hub: Hub, settings: Settings, *, module_name: str = "") -> Outcome:
+def run_job(
+    hub: Hub, settings: Settings, *, module_name: str = "", fetch: Fetch = sources.fetch
+) -> Outcome:
     """Execute one run and report what became of it.
 
     Never raises for a failing run: the outcome has the error. A report that cannot be delivered
@@ -69,7 +73,9 @@ def run_job(hub: Hub, settings: Settings, *, module_name: str = "") -> Outcome:
         try:
             run = hub.load_run()
             secrets = run.secrets
-            with prepared(hub, run, settings, code, outcome.status, module_name) as ready:
+            with prepared(
+                hub, run, settings, code, outcome.status, module_name, fetch=fetch
+            ) as ready:
                 event = _once(lambda: context.make_job_event(run))
                 bound = arguments.compose(
                     ready.signature,
@@ -103,6 +109,7 @@ def prepared(
     status: dict[str, Any],
     module_name: str = "",
     make_context: Callable[..., Any] = context.make_context,
+    fetch: Fetch = sources.fetch,
 ) -> Iterator[ReadyFunction]:
     """Fetch, import and initialise a run's function; a job does it once, a service once per worker.
 
@@ -110,9 +117,10 @@ def prepared(
         code: an empty folder for the code.
         status: gets `source`, the revision that was fetched.
         make_context: makes the Nuclio context from the two callables for `project` and `run`.
+        fetch: brings the code into `code`, or says where it lies.
     """
     code.mkdir(parents=True, exist_ok=True)
-    fetched = sources.fetch(run.source, code, settings)
+    fetched = fetch(run.source, code, settings)
     if fetched.revision:
         status["source"] = {"revision": fetched.revision}
     with loading.importable(fetched.root):
