@@ -75,7 +75,7 @@ class CoreHub:
         _parse_key(key)
         self.project()  # the SDK finds an entity's project in its own context
         try:
-            return _sdk_entity(key)
+            return _session_module().get_entity(key)
         except Exception as exc:
             if type(exc).__module__.startswith("digitalhub."):
                 raise _no_input(key, str(exc)) from exc
@@ -126,6 +126,10 @@ class CoreHub:
         return f"store://{run.project}/{output.entity_type}/{output.kind}/{output.name}:{entity_id}"
 
     def report(self, status: Mapping[str, Any]) -> None:
+        if self._session is not None and "outputs" in status:
+            # What the handler logged by itself is found by its name too, as with upstream's runtime.
+            logged = _session_module().logged(self._settings.project)
+            status = {**status, "outputs": {**logged, **status["outputs"]}}
         give_up = time.monotonic() + self._settings.report_timeout
         pause = 0.5
         while True:
@@ -151,9 +155,8 @@ class CoreHub:
 
     def _sdk_session(self) -> tuple[Any, Any]:
         if self._session is None:
-            # Only sdk/ imports digitalhub; by name, since most runs never come here.
-            live = importlib.import_module("digitalhub_runtime_python.sdk.session")
-            self._session = live.open_session(self._settings.project, self._settings.run_id)
+            module = _session_module()
+            self._session = module.open_session(self._settings.project, self._settings.run_id)
         return self._session
 
     def _keep(self, status: Mapping[str, Any], fault: PlatformFault) -> PlatformFault:
@@ -298,5 +301,6 @@ def _no_input(key: str, why: str) -> ArgumentFault:
     )
 
 
-def _sdk_entity(key: str) -> Any:
-    return importlib.import_module("digitalhub_runtime_python.sdk.session").get_entity(key)
+def _session_module() -> Any:
+    # Only sdk/ imports digitalhub; by name, since most runs never come here.
+    return importlib.import_module("digitalhub_runtime_python.sdk.session")
