@@ -1,0 +1,191 @@
+"""One server process: lock the home, open the store, listen, say so in `server.json`, end cleanly."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import fcntl
+import importlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from digitalhub_python_control.app import create_app
+from digitalhub_python_control.settings import ControlSettings
+from digitalhub_python_control.store import Store
+from digitalhub_python_control.vault import open_vault
+from digitalhub_runtime_python.errors import EXIT_OK, Fault, PlatformFault
+
+if TYPE_CHECKING:
+    from digitalhub_python_control.reconcile import Reconciler
+
+logger = logging.getLogger(__name__)
+
+_LAST_REQUESTS = 5
+"""Seconds that open requests get to finish when the server stops."""
+
+
+def main(environ: Mapping[str, str]) -> int:
+    """Serve until SIGTERM or SIGINT; the exit status. A fault is one line on stderr."""
+    logging.basicConfig(
+        level=environ.get("DHPY_LOG_LEVEL", "INFO").upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        serve(ControlSettings.from_env(environ))
+    except Fault as exc:
+        sys.stderr.write(f"{exc} [{exc.code}]\n")
+        return exc.exit_status
+    return EXIT_OK
+
+
+def serve(settings: ControlSettings) -> None:
+    """Run the control plane until it is told to stop.
+
+    Raises:
+        Fault: it cannot start; the message says why.
+    """
+    with locked(settings), listening(settings) as listener:
+        settings = dataclasses.replace(settings, port=listener.getsockname()[1])
+        with home_faults(settings.home):
+            vault = open_vault(settings.home / "secret.key")
+        store = Store(settings.database_url, vault)
+        reconciler = _reconciler(store, settings)
+        try:
+            app = create_app(settings, store, reconciler)
+            if reconciler is not None:
+                reconciler.start()
+            _run(settings, app, listener)
+        finally:
+            if reconciler is not None:
+                reconciler.close()
+            store.close()
+
+
+@contextmanager
+def locked(settings: ControlSettings) -> Iterator[None]:
+    """Hold the home: two servers on one would both act on the same runs.
+
+    Raises:
+        PlatformFault: another server has it, or it cannot be written.
+    """
+    with home_faults(settings.home):
+        settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (settings.home / "lock").open("w")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PlatformFault(
+                "control/already-running",
+                f"A server works in {settings.home} already{_where(settings.home)}.",
+                "Use it, stop it, or set DHPY_HOME to another folder.",
+            ) from None
+        yield
+
+
+@contextmanager
+def listening(settings: ControlSettings) -> Iterator[socket.socket]:
+    """A listening socket on the settings' address.
+
+    Raises:
+        PlatformFault: the address is taken, or is none of this machine.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
+    except OSError as exc:
+        taken = exc.errno == errno.EADDRINUSE
+        raise PlatformFault(
+            "control/port-taken" if taken else "control/address",
+            f"Cannot listen on {settings.host} port {settings.port}: {exc.strerror or exc}.",
+            "Set DHPY_PORT to a free port, or to 0 for any."
+            if taken
+            else "Set DHPY_HOST to an address of this machine, and DHPY_PORT to a port you may use.",
+        ) from exc
+    with listener:
+        yield listener
+
+
+@contextmanager
+def home_faults(home: Path) -> Iterator[None]:
+    """Turns what the file system refuses into one clear line."""
+    try:
+        yield
+    except OSError as exc:
+        full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise PlatformFault(
+            "control/disk-full" if full else "control/home",
+            f"Cannot write {exc.filename or home}: {exc.strerror or exc}.",
+            "Free some space on its disk." if full else "Set DHPY_HOME to a folder you may write.",
+        ) from exc
+
+
+class _Server(uvicorn.Server):
+    """Says in `server.json` where it listens, once it does."""
+
+    def __init__(self, config: uvicorn.Config, settings: ControlSettings) -> None:
+        super().__init__(config)
+        self._settings = settings
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        settings = self._settings
+        place = {"pid": os.getpid(), "url": settings.url, "started": int(time.time())}
+        path = settings.home / "server.json"
+        with home_faults(settings.home):
+            fresh = path.with_suffix(".new")
+            fresh.write_text(json.dumps(place))
+            fresh.replace(path)
+        logger.info("listening on %s, home %s", settings.url, settings.home)
+
+
+def _run(settings: ControlSettings, app: Any, listener: socket.socket) -> None:
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=_LAST_REQUESTS,
+    )
+    server = _Server(config, settings)
+    # uvicorn raises the signal again when it has finished; a clean stop ends with 0 all the same.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        with suppress(OSError):
+            (settings.home / "server.json").unlink(missing_ok=True)
+
+
+def _reconciler(store: Store, settings: ControlSettings) -> Reconciler | None:
+    name = "digitalhub_python_control.reconcile"
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        if exc.name != name:
+            raise
+        logger.warning("no reconciler: runs are stored, and nothing runs them")
+        return None
+    reconciler: Reconciler = module.make(store, settings)
+    return reconciler
+
+
+def _where(home: Path) -> str:
+    with suppress(OSError, ValueError, KeyError):
+        place = json.loads((home / "server.json").read_text())
+        return f": pid {place['pid']}, {place['url']}"
+    return ""
