@@ -1,16 +1,44 @@
 """Fetches a function's code into a folder of the run's own.
 
 The seam: a table of schemes. Each fetcher is a plain module function
-`fetch(uri, dest, settings) -> revision`.
+`fetch(uri, dest, settings) -> Fetched`, imported when its scheme is used: in a pod of 0.1 CPU each
+module that is imported for nothing is a wait for someone.
 """
 
 from __future__ import annotations
 
+import logging
+import shutil
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Callable
 
+from digitalhub_runtime_python.errors import SourceFault
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.spec import SourceSpec
+
+if TYPE_CHECKING:
+    from digitalhub_runtime_python.sources.uri import SourceUri
+
+log = logging.getLogger(__name__)
+
+SCHEMES: dict[str, str] = {
+    "": "digitalhub_runtime_python.sources.local:fetch",
+    "file": "digitalhub_runtime_python.sources.local:fetch",
+    "http": "digitalhub_runtime_python.sources.web:fetch",
+    "https": "digitalhub_runtime_python.sources.web:fetch",
+    "git": "digitalhub_runtime_python.sources.git:fetch",
+    "git+http": "digitalhub_runtime_python.sources.git:fetch",
+    "git+https": "digitalhub_runtime_python.sources.git:fetch",
+    "git+ssh": "digitalhub_runtime_python.sources.git:fetch",
+    "s3": "digitalhub_runtime_python.sources.objects:fetch",
+    "s3a": "digitalhub_runtime_python.sources.objects:fetch",
+    "s3n": "digitalhub_runtime_python.sources.objects:fetch",
+    "gs": "digitalhub_runtime_python.sources.objects:fetch",
+    "az": "digitalhub_runtime_python.sources.objects:fetch",
+}
+"""Scheme -> fetcher; the empty scheme is a path. `zip+` may stand before all but the git ones."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +56,67 @@ class Fetched:
 def fetch(source: SourceSpec, dest: Path, settings: Settings) -> Fetched:
     """Fetch the code that `source` names into the empty folder `dest`.
 
+    Code in the spec itself (`base64`, then `code`) goes before `source`, which then is its name.
+
     Raises:
         SourceFault: it cannot be fetched, or is not safe to unpack; nothing is left in `dest`.
+        FileExistsError: `dest` is not empty; it is left as it was.
     """
-    raise NotImplementedError
+    dest.mkdir(parents=True, exist_ok=True)
+    if any(dest.iterdir()):
+        raise FileExistsError(f"{dest} is not empty")
+    try:
+        fetched = _fetch(source, dest, settings)
+    except BaseException as exc:  # an interrupt, too, must leave nothing behind
+        _empty(dest)
+        if isinstance(exc, OSError):
+            raise SourceFault(
+                "source/disk",
+                f"The code cannot be read or written: {exc.strerror or exc}: {exc.filename or dest}.",
+                "Check the free space and the permissions there.",
+            ) from exc
+        raise
+    log.info("code is %s", fetched.revision)
+    return fetched
+
+
+def _fetch(source: SourceSpec, dest: Path, settings: Settings) -> Fetched:
+    if source.base64 is not None or source.code is not None:
+        from digitalhub_runtime_python.sources import inline
+
+        return inline.fetch(source, dest)
+    if not (source.source or "").strip():
+        raise SourceFault(
+            "source/missing",
+            "The function has no code: none of source, code and base64 is set.",
+            "Set code_src, code or base64 when you create the function.",
+        )
+    from digitalhub_runtime_python.sources.uri import parse
+
+    uri = parse(source.source or "")
+    log.info("fetching code from %s", uri.shown)
+    return _fetcher(uri)(uri, dest, settings)
+
+
+def _fetcher(uri: SourceUri) -> Callable[[SourceUri, Path, Settings], Fetched]:
+    target = SCHEMES.get(uri.scheme)
+    if target is None:
+        known = ", ".join(f"{scheme}://" for scheme in SCHEMES if scheme)
+        hint = f"Use a path or one of {known}; zip+ before it for an archive."
+        if uri.scheme == "store":
+            hint = "Give the artifact's own path (spec.path, such as s3://…). " + hint
+        raise SourceFault(
+            "source/scheme", f"The scheme {uri.scheme}:// of {uri.shown} is no code source.", hint
+        )
+    module, _, attribute = target.partition(":")
+    fetcher: Callable[[SourceUri, Path, Settings], Fetched]
+    fetcher = getattr(import_module(module), attribute)
+    return fetcher
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink()

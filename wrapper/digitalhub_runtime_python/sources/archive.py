@@ -1,0 +1,119 @@
+"""Unpacks a zip that nobody has reason to trust: names and links stay inside, sizes stay bounded."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from digitalhub_runtime_python.errors import SourceFault
+from digitalhub_runtime_python.sources import tree
+
+MAX_RATIO = 200
+"""Unpacked over packed bytes of the archive. Source code reaches 10, tables of zeros 100; a bomb 1000."""
+RATIO_FROM = 16 << 20
+"""Bytes unpacked from which the ratio counts: below, there is nothing to protect."""
+MAX_LINK = 4096
+"""Bytes of a link's target: PATH_MAX."""
+
+
+def extract(path: Path, dest: Path, what: str) -> None:
+    """Unpack the zip at `path` into the folder `dest`.
+
+    Sizes are counted as they are written: what an archive says of itself may be wrong.
+
+    Args:
+        what: the source, for messages.
+
+    Raises:
+        SourceFault: it is no zip, is damaged or encrypted, leads out of `dest`, or is a bomb.
+    """
+    budget = tree.Budget(f"The archive {what}")
+    packed = max(path.stat().st_size, 1)
+    links: list[tuple[PurePosixPath, bytes]] = []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                budget.entry()
+                name = _name(member, what)
+                kind = stat.S_IFMT(member.external_attr >> 16)
+                if member.is_dir() or member.filename.endswith("\\"):
+                    (dest / name).mkdir(parents=True, exist_ok=True)
+                elif kind == stat.S_IFLNK:
+                    links.append((name, _link(archive, member, what)))
+                elif kind in (0, stat.S_IFREG):
+                    _file(archive, member, dest / name, budget, packed)
+                else:
+                    raise _bad(what, f"{name} is neither a file nor a folder nor a link")
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as exc:
+        raise _bad(what, str(exc) or type(exc).__name__, _head(path)) from exc
+    except RuntimeError as exc:  # what zipfile raises for a password
+        raise _bad(what, str(exc)) from exc
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as exc:
+        raise _bad(what, f"two members claim the name {_relative(exc.filename, dest)}") from exc
+    # Last of all, so that nothing is ever written through one.
+    for name, target in links:
+        _make_link(dest / name, target, what)
+    tree.check_links(dest, what)
+
+
+def _name(member: zipfile.ZipInfo, what: str) -> PurePosixPath:
+    try:
+        return tree.member_path(member.filename)
+    except ValueError as exc:
+        raise SourceFault(
+            "source/unsafe-path",
+            f"The archive {what} has a member whose name {exc}: {member.filename!r}.",
+            "Make the archive anew, with relative names: zip -r code.zip .",
+        ) from exc
+
+
+def _file(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, budget: tree.Budget, packed: int
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with archive.open(member) as packed_file, path.open("xb") as file:
+        while chunk := packed_file.read(tree.CHUNK):
+            budget.add(len(chunk))
+            if budget.bytes > max(RATIO_FROM, MAX_RATIO * packed):
+                raise budget.exceeded(f"more than {MAX_RATIO} times its own size in it")
+            file.write(chunk)
+    path.chmod(0o755 if (member.external_attr >> 16) & 0o111 else 0o644)
+
+
+def _link(archive: zipfile.ZipFile, member: zipfile.ZipInfo, what: str) -> bytes:
+    with archive.open(member) as file:
+        target = file.read(MAX_LINK + 1)
+    if not target or len(target) > MAX_LINK or b"\0" in target:
+        raise _bad(what, f"the link {member.filename!r} has no valid target")
+    return target
+
+
+def _make_link(path: Path, target: bytes, what: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.symlink_to(os.fsdecode(target))
+    except FileExistsError as exc:
+        raise _bad(what, f"two members claim the name {path.name}") from exc
+
+
+def _relative(path: object, dest: Path) -> str:
+    return os.path.relpath(os.fsdecode(str(path)), dest)
+
+
+def _head(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(256).lstrip().lower()
+    if head.startswith((b"<!doctype html", b"<html")):
+        return "It is a web page, perhaps a login: check the address."
+    return ""
+
+
+def _bad(what: str, why: str, hint: str = "") -> SourceFault:
+    return SourceFault(
+        "source/bad-archive",
+        f"The archive {what} cannot be unpacked: {why}.",
+        hint or "Make it anew (zip -r code.zip .) and upload it again; only zip is known.",
+    )

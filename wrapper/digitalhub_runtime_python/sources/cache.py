@@ -1,0 +1,127 @@
+"""Keeps what was fetched under its digest, so that the same code is transferred once.
+
+    sha256/<digest>            a file or an archive, as it came
+    git/<url and commit>/      tree/ and its digest
+    seen/<address>.json        the ETag and digest that an address had last
+    tmp/                       unfinished; entries appear in the others by one atomic rename
+
+One trust domain: whoever may read the folder may read every source in it. It may be deleted at any
+time. Entries are checked against their digest on every use: after a power cut files can be empty.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+
+from digitalhub_runtime_python.settings import Settings
+from digitalhub_runtime_python.sources.tree import file_digest, tree_digest
+
+log = logging.getLogger(__name__)
+
+
+def usable(settings: Settings) -> Path | None:
+    """The cache's folder, or None where there is none or it cannot be written to."""
+    if settings.cache is None:
+        return None
+    try:
+        for part in ("sha256", "git", "seen", "tmp"):
+            (settings.cache / part).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=settings.cache / "tmp"):
+            pass
+    except OSError as exc:
+        log.warning("no source is cached: %s: %s", settings.cache, exc.strerror)
+        return None
+    return settings.cache
+
+
+@contextmanager
+def scratch(cache: Path | None, dest: Path) -> Iterator[Path]:
+    """A folder for unfinished things, on the disk where they will stay; gone afterwards."""
+    parent = cache / "tmp" if cache else dest
+    with tempfile.TemporaryDirectory(prefix=".dhpy-fetch-", dir=parent) as folder:
+        yield Path(folder)
+
+
+def key(*parts: str) -> str:
+    """A file name for what only its address identifies."""
+    return sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()
+
+
+def file(cache: Path | None, digest: str) -> Path | None:
+    """The cached file of that digest."""
+    path = cache / "sha256" / digest if cache and digest else None
+    if path is None or not path.is_file():
+        return None
+    if file_digest(path) != digest:
+        log.warning("a damaged file is dropped from the cache: %s", path)
+        path.unlink(missing_ok=True)
+        return None
+    return path
+
+
+def keep_file(cache: Path | None, path: Path, digest: str) -> Path:
+    """Move a finished file into the cache; where it is now."""
+    return path.replace(cache / "sha256" / digest) if cache else path
+
+
+def tree(cache: Path | None, name: str) -> Path | None:
+    """The cached folder of that name."""
+    entry = cache / "git" / name if cache else None
+    if entry is None or not entry.is_dir():
+        return None
+    digest = entry / "digest"
+    if digest.is_file() and digest.read_text() == tree_digest(entry / "tree"):
+        return entry / "tree"
+    log.warning("a damaged folder is dropped from the cache: %s", entry)
+    shutil.rmtree(entry, ignore_errors=True)
+    return None
+
+
+def keep_tree(cache: Path | None, path: Path, name: str) -> Path:
+    """Move a finished folder into the cache; where it is now."""
+    if cache is None:
+        return path
+    with tempfile.TemporaryDirectory(dir=cache / "tmp") as folder:
+        entry = Path(folder) / name
+        entry.mkdir()
+        (entry / "digest").write_text(tree_digest(path))
+        path.rename(entry / "tree")
+        try:
+            entry.rename(cache / "git" / name)
+        except OSError:
+            # Another process was faster; its tree is the same, but this one is at hand.
+            (entry / "tree").rename(path)
+            return path
+    return cache / "git" / name / "tree"
+
+
+def last_seen(cache: Path | None, address: str) -> tuple[str, Path | None]:
+    """The ETag and the cached file of the last visit to an address; ("", None) at the first."""
+    path = cache / "seen" / f"{address}.json" if cache else None
+    if path is None or not path.is_file():
+        return "", None
+    try:
+        seen = json.loads(path.read_text())
+        etag, digest = str(seen["etag"]), str(seen["sha256"])
+    except (ValueError, KeyError, TypeError):
+        log.warning("a damaged note is dropped from the cache: %s", path)
+        path.unlink(missing_ok=True)
+        return "", None
+    found = file(cache, digest)
+    return (etag, found) if found else ("", None)
+
+
+def remember(cache: Path | None, address: str, etag: str, digest: str) -> None:
+    """Note what an address answered, for the next visit."""
+    if cache is None or not etag:
+        return
+    with tempfile.NamedTemporaryFile("w", dir=cache / "tmp", delete=False) as note:
+        json.dump({"etag": etag, "sha256": digest}, note)
+    Path(note.name).replace(cache / "seen" / f"{address}.json")

@@ -1,0 +1,164 @@
+"""What every fetched folder must be: names that stay inside, links that stay inside, and bounded."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from digitalhub_runtime_python.errors import SourceFault
+
+MAX_ENTRIES = 50_000
+"""Files and folders of one source. The largest Python packages have a fifth of that; a bomb, millions."""
+MAX_BYTES = 1 << 30
+"""Bytes of one source, on the wire and unpacked: what a pod without a volume of its own can hold."""
+CHUNK = 1 << 18
+"""Bytes read at a time: few system calls, and nothing beside a pod's 282 MiB."""
+
+_DRIVE = re.compile(r"[A-Za-z]:")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class Budget:
+    """Counts what a source brings, and stops it where it is more than code can be."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.entries = 0
+        self.bytes = 0
+
+    def entry(self) -> None:
+        self.entries += 1
+        if self.entries > MAX_ENTRIES:
+            raise self.exceeded(f"more than {MAX_ENTRIES} files and folders")
+
+    def add(self, count: int) -> None:
+        self.bytes += count
+        if self.bytes > MAX_BYTES:
+            raise self.exceeded(f"more than {MAX_BYTES >> 20} MiB")
+
+    def exceeded(self, limit: str) -> SourceFault:
+        return SourceFault(
+            "source/too-large",
+            f"{self.what} has {limit}.",
+            "Keep data out of the code: log it as an artifact and take it as an input.",
+        )
+
+
+def member_path(name: str) -> PurePosixPath:
+    """A name out of an archive, a listing or a fragment as a path that stays inside a folder.
+
+    Backslashes separate too: archives made on Windows have them.
+
+    Raises:
+        ValueError: it is absolute, leads out, or cannot be a name; the text completes "the name …".
+    """
+    if _CONTROL.search(name):
+        raise ValueError("holds a control character")
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        raise ValueError("cannot be a file's name") from None
+    parts = name.replace("\\", "/").split("/")
+    if not parts[0] or _DRIVE.match(parts[0]):
+        raise ValueError("is empty" if not name else "is absolute")
+    if ".." in parts:
+        raise ValueError("leads out of the source")
+    kept = [part for part in parts if part not in ("", ".")]
+    if not kept:
+        raise ValueError("is empty")
+    return PurePosixPath(*kept)
+
+
+def entries(root: Path) -> Iterator[Path]:
+    """Every file and link below `root`, sorted, without following links."""
+    for folder, folders, files in os.walk(root):
+        folders.sort()
+        links = [name for name in folders if Path(folder, name).is_symlink()]
+        for name in sorted(files + links):
+            yield Path(folder, name)
+
+
+def check_links(root: Path, what: str) -> None:
+    """Refuse links that lead out of `root`, directly or over other links.
+
+    Raises:
+        SourceFault: the message names the first one.
+    """
+    inside = root.resolve()
+    for path in entries(root):
+        if not path.is_symlink():
+            continue
+        target = path.readlink()
+        try:
+            end = path.resolve()
+        except (OSError, RuntimeError):  # a loop: leads nowhere, so nowhere outside
+            end = inside
+        if target.is_absolute() or (end != inside and inside not in end.parents):
+            raise SourceFault(
+                "source/unsafe-link",
+                f"In {what}, the link {path.relative_to(root)} leads out of the code: {target}.",
+                "Replace the link by the file, or choose a folder that holds both.",
+            )
+
+
+def file_digest(path: Path) -> str:
+    """The sha256 of a file, 64 hex digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def tree_digest(root: Path) -> str:
+    """The sha256 over `<sha256 of the file>  <path>` of each file, one a line, sorted by path.
+
+    A link counts as its target's text. Times, owners and modes do not count.
+    """
+    lines = []
+    for path in entries(root):
+        if path.is_symlink():
+            content = hashlib.sha256(os.fsencode(path.readlink())).hexdigest()
+        else:
+            content = file_digest(path)
+        lines.append((os.fsencode(path.relative_to(root).as_posix()), content.encode()))
+    text = b"".join(content + b"  " + name + b"\n" for name, content in sorted(lines))
+    return hashlib.sha256(text).hexdigest()
+
+
+def copy_file(path: Path, target: Path) -> None:
+    """Copy content, and of the mode only whether it may be run."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, target)
+    target.chmod(0o755 if path.stat().st_mode & 0o111 else 0o644)
+
+
+def take(tree: Path, subfolder: str, dest: Path, what: str, *, keep: bool) -> None:
+    """Bring a checked-out or unpacked tree, or its subfolder, into `dest`, and check its links.
+
+    Args:
+        keep: copy, because the tree stays in the cache; else it is moved.
+
+    Raises:
+        SourceFault: there is no such subfolder, or a link leads out of it.
+    """
+    root = (tree / subfolder).resolve()
+    if tree.resolve() not in (root, *root.parents) or not root.is_dir():
+        folders = sorted(p.name for p in tree.iterdir() if p.is_dir())
+        raise SourceFault(
+            "source/not-found",
+            f"{what} has no folder {subfolder!r}.",
+            f"Folders at its top: {', '.join(folders[:10]) or 'none'}.",
+        )
+    check_links(root, what)
+    for entry in sorted(root.iterdir()):
+        if not keep:
+            entry.rename(dest / entry.name)
+        elif entry.is_dir() and not entry.is_symlink():
+            shutil.copytree(entry, dest / entry.name, symlinks=True)
+        else:
+            shutil.copy2(entry, dest / entry.name, follow_symlinks=False)
