@@ -1,0 +1,353 @@
+"""Python environments for runs without an image, made by uv and kept in a cache.
+
+An environment is a folder `<cache>/environments/<key>`; it counts only once its marker is written,
+so that one which was interrupted is made again. The runtime itself is not in it: it lies beside, in
+`<cache>/runtime-<hash>`, and comes to a run by PYTHONPATH, so that a new version of the runtime does
+not cost a new environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import urllib.parse
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Callable
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+import digitalhub_runtime_python
+from digitalhub_python_builder.interpreters import (
+    find_interpreter,
+    find_uv,
+    platform_tag,
+    uv_environment,
+)
+from digitalhub_python_builder.requirements import normalise, parse_requirements, redact
+from digitalhub_runtime_python.errors import EnvironmentFault
+
+Log = Callable[[str], None]
+
+DISTRIBUTION = "digitalhub-runtime-python"
+RUNTIME_PARTS = (
+    "msgspec",
+    "nuclio-sdk",
+    "obstore",
+    "urllib3",
+    "cloudpickle",
+    "uvicorn",
+    "uvloop",
+    "httptools",
+    "python-multipart",
+)
+"""The dependencies of our distribution that a run always needs; pyproject.toml says what for."""
+FULL_PARTS = ("digitalhub", "pandas", "pyarrow", "requests")
+"""Those that the documented examples import; a function's own requirement of one takes its place."""
+
+_MARKER = ".complete"
+_LAYOUT = 1
+"""Part of every key: raise it when environments are made differently."""
+_NOISE = (" + ", " - ", " ~ ", "Using Python ", "warning: Failed to hardlink")
+
+
+def ensure_environment(
+    python_version: str,
+    requirements: Sequence[str],
+    cache: Path,
+    log: Log,
+    environ: Mapping[str, str] | None = None,
+) -> Path:
+    """The interpreter of an environment with the runtime's dependencies and `requirements`.
+
+    It may be called by any number of threads and processes at once, and be killed at any time.
+
+    Args:
+        python_version: `"3.10"`.
+        requirements: pip requirements, as in a function's spec.
+        cache: where environments are kept.
+        log: takes each line that says what goes on.
+        environ: uv's settings are taken from it; default `os.environ`.
+
+    Raises:
+        EnvironmentFault: a requirement is malformed or cannot be installed, there is no such
+            interpreter, or the cache cannot be written.
+    """
+    environ = os.environ if environ is None else environ
+    wanted = environment_requirements(python_version, requirements, log)
+    folder = cache / "environments" / environment_key(python_version, wanted)
+    python = folder / "bin" / "python"
+    if _is_complete(folder):
+        return python
+    try:
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(folder, log) as lock:
+            if not _is_complete(folder):
+                _make(folder, python_version, wanted, log, environ, lock)
+    except OSError as exc:
+        raise EnvironmentFault(
+            "environment/cache",
+            f"The environment cannot be written to {exc.filename or folder}: {exc.strerror}.",
+            "Make room or permissions there, or set DHPY_CACHE to another folder.",
+        ) from exc
+    return python
+
+
+def ensure_runtime(cache: Path) -> Path:
+    """The folder with a copy of the runtime that goes on a run's PYTHONPATH.
+
+    Raises:
+        EnvironmentFault: the cache cannot be written.
+    """
+    package = Path(digitalhub_runtime_python.__file__).parent
+    files = sorted(p for p in package.rglob("*") if p.is_file() and p.suffix != ".pyc")
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(package)}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    target = cache / f"runtime-{digest.hexdigest()[:16]}"
+    if target.exists():
+        with contextlib.suppress(OSError):
+            os.utime(target)
+        return target
+    try:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".runtime-", dir=cache))
+        ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+        shutil.copytree(package, temporary / package.name, ignore=ignored)
+        try:
+            temporary.rename(target)
+        except OSError:
+            # Somebody else was first; the content is the same.
+            shutil.rmtree(temporary)
+            if not target.exists():
+                raise
+    except OSError as exc:
+        raise EnvironmentFault(
+            "environment/cache",
+            f"The runtime cannot be copied to {cache}: {exc.strerror}.",
+            "Make room or permissions there, or set DHPY_CACHE to another folder.",
+        ) from exc
+    return target
+
+
+def environment_requirements(
+    python_version: str, requirements: Sequence[str], log: Log = lambda line: None
+) -> tuple[str, ...]:
+    """All that an environment holds: the runtime's own dependencies and the function's requirements.
+
+    Raises:
+        EnvironmentFault: a requirement is malformed.
+    """
+    users = []
+    for requirement in parse_requirements(requirements):
+        if canonicalize_name(requirement.name) == DISTRIBUTION:
+            # Installed from an index it would be another version of what runs the function.
+            log(
+                f"The requirement {redact(str(requirement))!r} is left out: the runtime is there already."
+            )
+        else:
+            users.append(requirement)
+    named = {canonicalize_name(requirement.name) for requirement in users}
+    wanted = [str(requirement) for requirement in users]
+    for requirement in _own_requirements():
+        name = canonicalize_name(requirement.name)
+        if name == "digitalhub" and name not in named:
+            wanted.append(_same_sdk(requirement, python_version))
+        elif name in RUNTIME_PARTS or name not in named or name == "digitalhub":
+            wanted.append(str(requirement))
+    return normalise(wanted)
+
+
+def environment_key(python_version: str, wanted: Sequence[str]) -> str:
+    """The name of the folder of an environment."""
+    content = json.dumps(
+        [_LAYOUT, platform_tag(), python_version, [[line, _stamp(line)] for line in sorted(wanted)]]
+    )
+    return f"python{python_version}-{hashlib.sha256(content.encode()).hexdigest()[:20]}"
+
+
+def prune(cache: Path, days: float, keep: Collection[Path] = ()) -> list[Path]:
+    """Remove the environments and runtimes that no run has used for `days`; what was removed.
+
+    Args:
+        cache: as for `ensure_environment`.
+        days: an age, in days.
+        keep: interpreters (`…/bin/python`) and runtime folders in use, however old they are.
+    """
+    kept = {path.parent.parent if path.name == "python" else path for path in keep}
+    limit = time.time() - days * 86400
+    removed = []
+    for folder in [*cache.glob("environments/python*"), *cache.glob("runtime-*")]:
+        if folder in kept or not folder.is_dir() or _last_used(folder) > limit:
+            continue
+        with contextlib.suppress(OSError), _locked(folder, wait=False):
+            if _last_used(folder) < limit:
+                (folder / _MARKER).unlink(missing_ok=True)
+                shutil.rmtree(folder, ignore_errors=True)
+                removed.append(folder)
+    return removed
+
+
+def _stamp(requirement: str) -> int:
+    """When the local file that a requirement names was changed last: it may be built anew."""
+    path = urllib.parse.unquote(requirement.partition(" @ file://")[2].partition(" ;")[0])
+    return os.stat(path).st_mtime_ns if path and os.path.isfile(path) else 0  # noqa: PTH113, PTH116
+
+
+def _own_requirements() -> list[Requirement]:
+    declared = [Requirement(text) for text in importlib.metadata.requires(DISTRIBUTION) or ()]
+    parts = {*RUNTIME_PARTS, *FULL_PARTS}
+    return [requirement for requirement in declared if canonicalize_name(requirement.name) in parts]
+
+
+def _same_sdk(requirement: Requirement, python_version: str) -> str:
+    """The SDK in the version that is installed here, where the target's Python can have that one."""
+    installed = importlib.metadata.distribution("digitalhub")
+    supported = SpecifierSet(installed.metadata["Requires-Python"] or "")
+    # Any patch release: which one the target has is not known here, and no SDK depends on it.
+    if supported.contains(f"{python_version}.99") and not installed.read_text("direct_url.json"):
+        return f"digitalhub=={installed.version}"
+    return str(requirement)
+
+
+def _make(
+    folder: Path,
+    python_version: str,
+    wanted: Sequence[str],
+    log: Log,
+    environ: Mapping[str, str],
+    lock: IO[str],
+) -> None:
+    started = time.monotonic()
+    log(f"Making an environment for Python {python_version} ({len(wanted)} requirements) …")
+    interpreter = find_interpreter(python_version, environ)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        _uv(["venv", "--no-project", "--python", str(interpreter), str(folder)], "", environ, lock)
+        # The requirements go in by stdin: an argument would show the passwords of their URLs to
+        # everybody who lists the processes.
+        _uv(
+            ["pip", "install", "--python", str(folder / "bin" / "python"), "-r", "-"],
+            "\n".join(wanted),
+            environ,
+            lock,
+            log,
+        )
+        # Nothing here installs with distutils, and each start of the interpreter would import it.
+        for patch in folder.glob("lib/python*/site-packages/_virtualenv.*"):
+            patch.unlink()
+        content = {"python": str(interpreter), "requirements": [redact(line) for line in wanted]}
+        (folder / _MARKER).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    log(f"The environment is ready after {time.monotonic() - started:.1f} s.")
+
+
+def _uv(
+    arguments: list[str],
+    stdin: str,
+    environ: Mapping[str, str],
+    lock: IO[str],
+    log: Log | None = None,
+) -> None:
+    """Run uv; its output goes to `log` line by line.
+
+    Raises:
+        EnvironmentFault: uv failed; the message is its reason.
+    """
+    lines: list[str] = []
+    with subprocess.Popen(
+        [find_uv(), *arguments],
+        env=uv_environment(environ),
+        # uv reads the settings of the project around it; ours are the user's own, not some project's.
+        cwd=os.sep,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        # uv holds the lock too: when we are killed, nobody else begins before it has ended.
+        pass_fds=[lock.fileno()],
+        start_new_session=True,
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None  # noqa: S101 - for mypy
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(stdin)
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        for line in process.stdout:
+            lines.append(redact(line.rstrip()))
+            if log and lines[-1] and not lines[-1].startswith(_NOISE):
+                log(lines[-1])
+    if process.returncode:
+        raise EnvironmentFault(
+            "environment/install",
+            f"The requirements cannot be installed: {_reason(lines)}",
+            "Change the function's requirements or its python_version; "
+            "if no package index can be reached, check the network or set UV_DEFAULT_INDEX.",
+        )
+
+
+def _reason(lines: Sequence[str]) -> str:
+    """uv's own reason in one line, without the output of build tools and its advice."""
+    words: list[str] = []
+    for line in lines[_first_error(lines) :]:
+        text = line.strip(" ×╰─▶│├")
+        if text.startswith(("hint:", "[stderr]", "[stdout]")):
+            break
+        words.append(text.replace("error: ", "").replace("cause: ", "– "))
+    reason = " ".join(" ".join(words).split()).rstrip(".") + "."
+    return reason if len(reason) <= 600 else f"{reason[:400]} … {reason[-190:]}"
+
+
+def _first_error(lines: Sequence[str]) -> int:
+    marks = ("error", "×")
+    return next((i for i, line in enumerate(lines) if line.strip().startswith(marks)), 0)
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether it can be used; notes that it is used now, for `prune`."""
+    try:
+        os.utime(folder / _MARKER)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        # A read-only cache, made beforehand, serves as well.
+        return (folder / _MARKER).exists()
+    # The interpreter that it links to may have been removed since.
+    return (folder / "bin" / "python").exists()
+
+
+def _last_used(folder: Path) -> float:
+    marker = folder / _MARKER
+    try:
+        return (marker if marker.exists() else folder).stat().st_mtime
+    except FileNotFoundError:
+        return time.time()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, log: Log | None = None, *, wait: bool = True) -> Iterator[IO[str]]:
+    # The file stays: a lock on a file that somebody else has just removed protects nothing.
+    with folder.with_name(f"{folder.name}.lock").open("w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise
+            if log:
+                log("Another run is making the same environment; waiting for it …")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
