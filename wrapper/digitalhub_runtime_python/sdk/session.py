@@ -1,27 +1,39 @@
-"""The SDK's objects for a run in a container, loaded when a handler asks for `project` or `run`."""
+"""The SDK's own objects for a run: for handlers that ask for `project` or `run`, here and in a container."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import digitalhub as dh
-from digitalhub.context.api import get_context
+from digitalhub.entities._processors.processors import context_processor
+
+from digitalhub_runtime_python.sdk import compat
 
 
-def open_session(project: str, run_id: str) -> tuple[Any, Any]:
-    """(Project, Run) of the SDK; what the handler logs from then on is a product of the run.
+def get_project(name: str) -> Any:
+    """The SDK's Project."""
+    import digitalhub
 
-    The SDK itself makes it so: its context reads RUN_ID.
-    """
-    return dh.get_project(project), dh.get_run(run_id, project=project)
+    return digitalhub.get_project(name)
 
 
 def get_entity(key: str) -> Any:
-    """The SDK's entity of a key, `store://project/type/kind/name:id`."""
-    entity_type = key.partition("store://")[2].split("/")[1]
-    return getattr(dh, f"get_{entity_type}")(key)
+    """The SDK's entity under a key; without an id in it, the latest version.
+
+    Raises:
+        BackendError: nothing is stored under the key.
+    """
+    place, _, name = key.rpartition("/")
+    parts = place.split("/")  # store:, '', project, type, kind
+    if len(parts) == 5 and parts[3] in ("run", "task"):
+        return context_processor.read_unversioned_entity(key)
+    if len(parts) == 5 and ":" not in name:
+        return context_processor.read_context_entity(name, entity_type=parts[3], project=parts[2])
+    return context_processor.read_context_entity(key)
 
 
-def logged(project: str) -> dict[str, str]:
-    """Name -> key of what the handler logged in the project; SDK 0.14 does not keep it."""
-    return dict(getattr(get_context(project), "logged", {}))
+def open_session(project: str, run_id: str) -> tuple[Any, Any]:
+    """The Project and the Run of a container; from here on, what the run logs is its product."""
+    the_project = get_project(project)
+    run = context_processor.read_unversioned_entity(run_id, entity_type="run", project=project)
+    compat.set_current_run(run._context(), run)
+    return the_project, run

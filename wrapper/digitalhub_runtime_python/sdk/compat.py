@@ -1,0 +1,68 @@
+"""Where SDK 0.14 and 0.15 differ: everything that has to ask is here, the rest of sdk/ does not know."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from typing import Any
+
+from digitalhub.entities.run._base.entity import Run
+
+SDK_14 = not hasattr(Run, "local_execution")
+"""0.14 has the flag in the spec; 0.15 has a method, and leaves the flag to the plug-in."""
+
+
+def get_logger(name: str) -> logging.Logger:
+    """A logger whose messages reach the user as the SDK's own do."""
+    if SDK_14:
+        return _attribute("digitalhub.utils.logger", "LOGGER")  # type: ignore[no-any-return]
+    return _attribute("digitalhub.utils.logger.logger", "get_logger")(name)  # type: ignore[no-any-return]
+
+
+def task_kind(function_kind: str, name: str) -> str:
+    """The kind of the task that the SDK calls `name`: 0.14 passes the kind, 0.15 the action."""
+    return name if "+" in name else f"{function_kind}+{name}"
+
+
+def task_name(function_kind: str, action: str) -> str:
+    """What the SDK calls the task of an action: the inverse of `task_kind`."""
+    return f"{function_kind}+{action}" if SDK_14 else action
+
+
+def files_path(project: str, entity_type: str, name: str, entity_id: str, source: str) -> str:
+    """Where an entity's files go in the project's default store.
+
+    Raises:
+        ValueError: there is no default store.
+    """
+    module = "digitalhub.entities._base.material.utils" if SDK_14 else "digitalhub.entities._commons.utils"
+    build = _attribute(module, "build_log_path_from_source")
+    return str(build(project, entity_type, name, entity_id, source))
+
+
+def save_with_files(entity: Any, files: list[dict[str, Any]]) -> None:
+    """Save an entity together with what is known of its files."""
+    if SDK_14:
+        entity.status.files = files  # save() moves a long list to its own endpoint
+    else:
+        entity._update_files_info(files)
+    entity.save(update=True)
+
+
+def current_run(context: Any) -> Any:
+    """What `set_current_run` takes to bring back the run that the context has now; None: no run."""
+    return context.get_run_ctx() if SDK_14 else context.run
+
+
+def set_current_run(context: Any, run: Any) -> None:
+    """Make what the user logs in the project a product of `run`; None: of no run."""
+    if run is None:
+        context.unset_run()
+    elif SDK_14 and not isinstance(run, str):
+        context.set_run(f"{run.key}:{run.id}")
+    else:
+        context.set_run(run)
+
+
+def _attribute(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,189 @@
+"""Executes a run in the caller's process: the same walk as everywhere, with the SDK as its hub."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from digitalhub.entities._processors.processors import context_processor
+from digitalhub.runtimes._base import Runtime
+from digitalhub.runtimes.builder import RuntimeBuilder
+
+from digitalhub_runtime_python import lifecycle, report
+from digitalhub_runtime_python.errors import PlatformFault
+from digitalhub_runtime_python.sdk import compat, kinds, requirements
+from digitalhub_runtime_python.sdk.hub import SdkHub
+from digitalhub_runtime_python.settings import Settings
+from digitalhub_runtime_python.spec import PYTHON_VERSIONS, RunSpec
+
+logger = compat.get_logger(__name__)
+
+
+class RuntimePython(Runtime):  # type: ignore[misc]
+    """What the SDK calls to build and to execute a run by itself; `Function.run` goes to `execute`."""
+
+    def build(
+        self, executable: dict[str, Any], task: dict[str, Any], run: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The run's spec, merged as the platform merges it: the function's part wins, then the run's."""
+        return merge_spec(executable.get("spec", {}), task.get("spec", {}), run.get("spec", {}))
+
+    def run(self, run: dict[str, Any]) -> dict[str, Any]:
+        """Execute a run; the status that it ends with.
+
+        Raises:
+            BaseException: what the user's code raised, as it is.
+        """
+        from digitalhub.factory.entity import entity_factory
+
+        outcome = execute(entity_factory.build_entity_from_dict(run))
+        if outcome.error is not None:
+            raise outcome.error
+        return {**outcome.status, "state": "COMPLETED"}
+
+
+class RuntimePythonBuilder(RuntimeBuilder):  # type: ignore[misc]
+    RUNTIME_CLASS = RuntimePython
+
+
+def merge_spec(
+    function: Mapping[str, Any], task: Mapping[str, Any], run: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A run's whole spec, in the order in which DigitalHub Core merges it."""
+    own = {k: v for k, v in function.items() if k in kinds.FUNCTION}
+    merged = {**task, **run, **own}
+    return {
+        **merged,
+        **{k: merged.get(k) or {} for k in ("inputs", "parameters", "init_parameters")},
+    }
+
+
+def execute(run: Any) -> lifecycle.Outcome:
+    """Walk a run of the SDK in this thread; the outcome has its status and what it raised."""
+    spec = RunSpec.from_entity(run.to_dict())
+    hub = SdkHub(run)
+    _warn_of_differences(spec)
+    with _current(run), _environment({**spec.envs, **_secrets(spec)}):
+        settings = Settings.from_env({**os.environ, **_platform_environment(spec)})
+        # A module name of its own: runs of one process must not share a module.
+        outcome = lifecycle.run_job(hub, settings, module_name=f"function_{spec.id}")
+    error = outcome.status.get("error")
+    if error:
+        outcome.status["message"] = report.summary(error)
+    return outcome
+
+
+def deliver(run: Any, outcome: lifecycle.Outcome) -> None:
+    """Save how a run ended; while the platform cannot be reached, try again, then keep it on disk.
+
+    Raises:
+        PlatformFault: it could not be delivered. Where the run itself failed it is only logged, for
+            the user's own exception is about to be raised.
+    """
+    settings = Settings.from_env(os.environ)
+    give_up, pause = time.monotonic() + settings.report_timeout, 0.5
+    while True:
+        try:
+            run.save(update=True)
+            return
+        except Exception as exc:
+            unreachable = isinstance(exc, OSError)  # what requests raises without an answer
+            if not unreachable or time.monotonic() + pause > give_up:
+                fault = _keep(run, exc, settings)
+                if outcome.error is None:
+                    raise fault from exc
+                logger.error("%s", fault)  # noqa: TRY400 - the traceback of a refused request helps nobody
+                return
+            logger.warning("run %s cannot be saved, trying again in %.0f s: %s", run.id, pause, exc)
+            time.sleep(pause)
+            pause = min(pause * 2, 10)
+
+
+def _keep(run: Any, why: Exception, settings: Settings) -> PlatformFault:
+    place = settings.workspace / f"report-{run.id}.json"
+    try:
+        place.write_text(run.to_json(), "utf-8")
+        kept = f"It is kept in {place}."
+    except OSError as exc:
+        kept = f"It could not be kept in {place} either: {exc.strerror}."
+    return PlatformFault(
+        "platform/report",
+        f"The end of run {run.id} ({run.status.state}) could not be saved: {why}. {kept}",
+        "PUT it to the platform when it is back.",
+    )
+
+
+@contextmanager
+def _current(run: Any) -> Iterator[None]:
+    """While this lasts, what the user logs in the project is a product of the run."""
+    context = run._context()
+    before = compat.current_run(context)
+    compat.set_current_run(context, run)
+    try:
+        yield
+    finally:
+        compat.set_current_run(context, before)
+
+
+_ENVIRON = threading.Lock()
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for as long as this lasts.
+
+    They belong to the whole process: runs in parallel threads that set one variable to different
+    values see each other's.
+    """
+    with _ENVIRON:
+        before = {name: os.environ.get(name) for name in values}
+        os.environ.update(values)
+    try:
+        yield
+    finally:
+        with _ENVIRON:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+
+def _secrets(spec: RunSpec) -> dict[str, str]:
+    """The values of the run's secrets; asks the platform only where the run names some."""
+    if not spec.secrets:
+        return {}
+    found = context_processor.read_secret_data(
+        spec.project, "secret", params={"keys": ",".join(spec.secrets)}
+    )
+    missing = [name for name in spec.secrets if name not in found]
+    if missing:
+        logger.warning("the project has no secret %s", ", ".join(missing))
+    return {name: str(found[name]) for name in spec.secrets if name in found}
+
+
+def _platform_environment(spec: RunSpec) -> dict[str, str]:
+    """The SDK's configuration (its file counts, too), where the code's source needs a store."""
+    source = spec.source
+    if source.base64 or source.code or "s3://" not in (source.source or ""):
+        return {}
+    from digitalhub.context.api import get_context
+
+    values = get_context(spec.project).client.get_credentials_and_config()
+    return {str(name): str(value) for name, value in values.items() if value}
+
+
+def _warn_of_differences(spec: RunSpec) -> None:
+    """Say where this process is not what the function asks for."""
+    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    wanted = PYTHON_VERSIONS.get(spec.python_version, here)
+    if wanted != here:
+        logger.warning("the function asks for Python %s; a local run has this one, %s", wanted, here)
+    problems = requirements.unmet(spec.requirements)
+    if problems:
+        logger.warning("a local run installs nothing, and these are not met: %s", "; ".join(problems))

@@ -1,0 +1,295 @@
+"""From what a user calls a function's code to what the platform stores of it.
+
+A .py file is embedded with its name; a folder and a .zip go to the project's default store; a URI
+stays what it is.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import difflib
+import os
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from digitalhub.stores.data.api import get_store
+
+from digitalhub_runtime_python.errors import HandlerFault, SourceFault, UsageFault
+from digitalhub_runtime_python.sdk import compat
+from digitalhub_runtime_python.sdk.checks import check_handler
+from digitalhub_runtime_python.sources import SCHEMES, local, tree, uri
+from digitalhub_runtime_python.spec import PYTHON_VERSIONS
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_DYNAMIC = frozenset({"globals", "exec", "setattr", "vars", "locals", "__getattr__"})
+"""Names that let a module define functions which its text does not show."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """A function's code, checked, and nothing done yet."""
+
+    source: dict[str, Any]
+    """For `spec.source`."""
+    upload: Path | None = None
+    """A folder or a .zip that has to be uploaded before `source` is right."""
+
+
+def read_code(parameters: Mapping[str, Any], python_version: str = "") -> Code:
+    """Read the code's parameters (`kinds.SOURCE_PARAMETERS`, or a ready `source` dict).
+
+    Raises:
+        UsageFault: usage/handler, usage/code
+        SourceFault: source/not-found, source/archive, source/uri
+        HandlerFault: handler/syntax, handler/not-found
+    """
+    given = {k: v for k, v in parameters.items() if v is not None}
+    check_handler(given.get("handler"))
+    if "init_function" in given:
+        check_handler(given["init_function"], "init_function")
+    text = _text(given)
+    source: dict[str, Any] = {k: given[k] for k in ("handler", "init_function") if k in given}
+    source["lang"] = given.get("lang", "python")
+    code_src = os.fspath(given["code_src"]) if "code_src" in given else None
+    if text is not None:
+        _check_handler_exists(text, given, python_version)
+        source["base64"] = base64.b64encode(text).decode()
+        return Code({**source, "source": code_src} if code_src else source)
+    if code_src is None:
+        raise UsageFault(
+            "usage/code",
+            "The function has no code.",
+            "Pass code_src='file.py' (or a folder, a .zip, a URI), or code='…'.",
+        )
+    parsed = uri.parse(code_src)
+    if parsed.scheme not in SCHEMES:
+        raise SourceFault(
+            "source/uri",
+            f"The code source {parsed.shown!r} has the scheme {parsed.scheme!r}, which is not known.",
+            f"Known: {', '.join(f'{s}://' for s in SCHEMES if s)} and paths.",
+        )
+    if parsed.scheme not in ("", "file"):
+        return Code({**source, "source": code_src})
+    return _read_local(Path(parsed.url).expanduser(), source, given, python_version)
+
+
+def upload(code: Code, project: str, name: str, entity_id: str) -> dict[str, Any]:
+    """Upload the folder or .zip to the project's default store; the `source` that then is right.
+
+    Raises:
+        SourceFault: source/no-store, source/upload
+    """
+    if code.upload is None:
+        return code.source
+    with tempfile.TemporaryDirectory(prefix="dhpy-") as place:
+        archive = code.upload
+        if archive.is_dir():
+            archive = pack(archive, Path(place, "archive.zip"))
+        try:
+            target = compat.files_path(project, "function", name, entity_id, str(archive))
+        except ValueError as exc:
+            raise SourceFault(
+                "source/no-store",
+                f"{code.upload} cannot be uploaded: the project has no default store.",
+                "Set DHCORE_DEFAULT_FILES_STORE, e.g. s3://bucket, or pass a single .py file.",
+            ) from exc
+        try:
+            get_store(target).upload(str(archive), target)
+        except Exception as exc:
+            raise SourceFault(
+                "source/upload",
+                f"{code.upload} cannot be uploaded to {target}: {exc}",
+                "Check the default store and its credentials.",
+            ) from exc
+    return {**code.source, "source": target}
+
+
+def pack(folder: Path, archive: Path) -> Path:
+    """Zip the files of a folder that no ignore rule names; the same files give the same bytes.
+
+    Raises:
+        SourceFault: a link leads out of the folder, or there is far too much for code.
+    """
+    tree.check_links(folder, str(folder))
+    budget = tree.Budget(f"The folder {folder}")
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as out:
+        for path in _files(folder):
+            budget.entry()
+            budget.add(path.stat().st_size)
+            info = zipfile.ZipInfo(path.relative_to(folder).as_posix(), _EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = (0o755 if path.stat().st_mode & 0o111 else 0o644) << 16
+            out.writestr(info, path.read_bytes())
+        if not out.namelist():
+            raise SourceFault(
+                "source/empty", f"The folder {folder} has no code.", "Check its .dhignore."
+            )
+    return archive
+
+
+def embed_if_local(source: dict[str, Any]) -> dict[str, Any]:
+    """A source as another client exported it: its .py file, where it lies here, is embedded."""
+    name = source.get("source")
+    if source.get("base64") or source.get("code") or not isinstance(name, str) or "://" in name:
+        return source
+    path = Path(name)
+    if path.suffix != ".py" or not path.is_file():
+        return source
+    return {**source, "base64": base64.b64encode(path.read_bytes()).decode()}
+
+
+def _text(given: Mapping[str, Any]) -> bytes | None:
+    """The code that the parameters hold, as bytes."""
+    if "code" in given and "base64" in given:
+        raise UsageFault("usage/code", "Both code and base64 are given.", "Pass one of them.")
+    if "code" in given:
+        return str(given["code"]).encode()
+    if "base64" not in given:
+        return None
+    try:
+        text = base64.b64decode("".join(str(given["base64"]).split()), validate=True)
+        text.decode()
+    except ValueError as exc:
+        raise UsageFault(
+            "usage/code",
+            f"base64 does not hold text: {exc}.",
+            "Encode the file's bytes with base64.b64encode, or pass the text itself as code.",
+        ) from exc
+    return text
+
+
+def _read_local(
+    path: Path, source: dict[str, Any], given: Mapping[str, Any], python_version: str
+) -> Code:
+    if path.suffix == ".py" and path.is_file():
+        text = path.read_bytes()
+        _check_handler_exists(text, given, python_version)
+        source["base64"] = base64.b64encode(text).decode()
+        return Code({**source, "source": _shown_name(path)})
+    if path.is_dir():
+        return Code(source, path)
+    if path.suffix == ".zip" and path.is_file():
+        if not zipfile.is_zipfile(path):
+            raise SourceFault(
+                "source/archive", f"{path} is no zip archive.", "Pack it again, or pass the folder."
+            )
+        return Code(source, path)
+    if path.exists():
+        raise SourceFault(
+            "source/not-code",
+            f"{path} is no .py file, no .zip and no folder.",
+            "Pass one of these, or a URI.",
+        )
+    raise _missing(path)
+
+
+def _shown_name(path: Path) -> str:
+    """The name to keep: a path below the working folder, else the file's own, for others see it."""
+    if path.is_absolute() or ".." in path.parts:
+        return path.name
+    return path.as_posix()
+
+
+def _missing(path: Path) -> SourceFault:
+    names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return SourceFault(
+        "source/not-found",
+        f"There is no code at {path}.",
+        f"Did you mean {close[0]!r}?" if close else f"It was looked for in {Path.cwd()}.",
+    )
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in local.carried(folder):
+        if path.is_dir():  # a link to a folder, inside: a zip has its files
+            yield from sorted(p for p in path.rglob("*") if p.is_file())
+        elif path.is_file():
+            yield path
+
+
+# --- does the handler exist? ---------------------------------------------------------------------
+
+
+def _check_handler_exists(text: bytes, given: Mapping[str, Any], python_version: str) -> None:
+    """Refuse code that no Python reads, and a handler that it does not define.
+
+    Raises:
+        HandlerFault: handler/syntax, handler/not-found
+    """
+    name = PurePath(os.fspath(given.get("code_src") or "main.py")).name
+    try:
+        module = ast.parse(text, name)
+    except (SyntaxError, ValueError) as exc:
+        if _newer_than_this(python_version):
+            return  # its grammar may be ahead of this interpreter's
+        line = getattr(exc, "lineno", None)
+        raise HandlerFault(
+            "handler/syntax",
+            f"{name} is no valid Python: {getattr(exc, 'msg', exc)}{f' (line {line})' if line else ''}.",
+            "Correct it; nothing was created.",
+        ) from exc
+    defined = _defined(module)
+    if defined is None:
+        return
+    for parameter in ("handler", "init_function"):
+        wanted = str(given.get(parameter) or "")
+        prefix, _, function = wanted.rpartition(":")
+        first = function.partition(".")[0]
+        if not first or first in defined or (prefix and not _means(prefix, name)):
+            continue
+        functions = sorted(n for n, callable_ in defined.items() if callable_)
+        close = difflib.get_close_matches(function, functions, n=1)
+        raise HandlerFault(
+            "handler/not-found",
+            f"{name} has no function {function!r}.",
+            (f"Did you mean {close[0]!r}? " if close else "")
+            + (f"It defines {', '.join(functions[:12])}." if functions else "It defines none."),
+        )
+
+
+def _means(prefix: str, name: str) -> bool:
+    """Whether the module part of a handler is the one file that is embedded."""
+    return PurePath(prefix.replace(".", "/") if not prefix.endswith(".py") else prefix).stem == (
+        PurePath(name).stem
+    )
+
+
+def _newer_than_this(python_version: str) -> bool:
+    version = PYTHON_VERSIONS.get(python_version)
+    return version is not None and tuple(map(int, version.split("."))) > sys.version_info[:2]
+
+
+def _defined(module: ast.Module) -> dict[str, bool] | None:
+    """Names of a module's top level -> whether they are functions or classes; None: not to be known."""
+    names: dict[str, bool] = {}
+    for node in _outer(module):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names[node.name] = True
+            if node.name in _DYNAMIC:
+                return None
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            for alias in node.names:
+                if alias.name == "*":
+                    return None
+                names[(alias.asname or alias.name).partition(".")[0]] = False
+        elif isinstance(node, ast.Name):
+            if node.id in _DYNAMIC:
+                return None
+            if isinstance(node.ctx, ast.Store):
+                names[node.id] = False
+    return names
+
+
+def _outer(node: ast.AST) -> Iterator[ast.AST]:
+    """Every node that is not inside a function or a class."""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            yield from _outer(child)

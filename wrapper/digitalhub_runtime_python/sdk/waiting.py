@@ -1,0 +1,90 @@
+"""Waits for a run: one small request at a time, quick at first, so that a short run is not waited for long."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+from digitalhub.factory.entity import entity_factory
+
+from digitalhub_runtime_python.sdk import compat
+from digitalhub_runtime_python.sdk.service import service_url
+from digitalhub_runtime_python.states import ENDED
+
+logger = compat.get_logger(__name__)
+
+FIRST_PAUSE, LAST_PAUSE = 0.05, 0.25
+"""Seconds between two requests, growing from the first to the last."""
+ANSWER_WITHIN = 30.0
+"""Seconds that a service may take to answer after the platform has named its address."""
+
+
+def wait(run: Any, log_info: bool, timeout: float | None) -> None:
+    """Refresh `run` until it has ended, or, for a service, until it answers.
+
+    Raises:
+        TimeoutError: `timeout` seconds are over.
+    """
+    give_up = None if timeout is None else time.monotonic() + timeout
+    pause, said = FIRST_PAUSE, ""
+    try:
+        while True:
+            refresh(run)
+            state = run.status.state
+            if log_info and state != said:
+                logger.info("run %s is %s", run.id, state)
+                said = state
+            if state in ENDED or _serves(run):
+                break
+            if give_up is not None and time.monotonic() > give_up:
+                raise TimeoutError(f"run {run.id} is {state} after {timeout:g} s; it goes on")
+            time.sleep(pause)
+            pause = min(pause * 1.3, LAST_PAUSE)
+    except KeyboardInterrupt:
+        logger.info("run %s goes on: run.wait() waits again, run.stop() stops it", run.id)
+        raise
+    if run.status.state == "ERROR":
+        show_error(run)
+
+
+def refresh(run: Any) -> None:
+    """Read the run with one request; the SDK's own refresh takes two with 0.14."""
+    context = run._context()
+    api = context.client.build_api(
+        "context", "read", project=run.project, entity_type="run", entity_id=run.id
+    )
+    run._update_attributes(entity_factory.build_entity_from_dict(context.client.read_object(api)))
+
+
+def show_error(run: Any) -> None:
+    """Log why a run failed: the user's own traceback, where there is one."""
+    error = run.status.error if isinstance(run.status.error, dict) else {}
+    detail = error.get("traceback") or error.get("message") or ""
+    message = run.status.message or error.get("message") or "no reason is known; see run.logs()"
+    logger.error("run %s failed: %s%s", run.id, message, f"\n{detail}" if detail else "")
+
+
+def _serves(run: Any) -> bool:
+    """Whether a service run has an address that answers, or that cannot be reached from here."""
+    if not run.kind.startswith("python+serve"):
+        return False
+    url = service_url(run)
+    if url is None:
+        return False
+    parts = urlsplit(url)
+    give_up = time.monotonic() + ANSWER_WITHIN
+    while True:
+        try:
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            socket.create_connection((parts.hostname or "", port), timeout=1).close()
+        except socket.gaierror:
+            return True  # a name of the cluster's own: it cannot be tried from here
+        except OSError:
+            refresh(run)
+            if run.status.state in ENDED or time.monotonic() > give_up:
+                return True
+            time.sleep(LAST_PAUSE)
+        else:
+            return True
