@@ -58,8 +58,13 @@ class SourceSpec:
 
     @classmethod
     def from_dict(cls, obj: Mapping[str, Any] | None) -> SourceSpec:
-        known = {f.name for f in fields(cls)}
-        return cls(**{k: v for k, v in (obj or {}).items() if k in known})
+        """Read `spec.source` of the platform's JSON; keys that are not known are left out.
+
+        Raises:
+            UsageFault: usage/shape, a part of it is no text; the message names the part.
+        """
+        obj = obj or {}
+        return cls(**{f.name: _text(obj.get(f.name), f"source.{f.name}") for f in fields(cls)})
 
     def to_dict(self) -> dict[str, Any]:
         return {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
@@ -80,17 +85,21 @@ class FunctionSpec:
 
     @classmethod
     def from_entity(cls, entity: Mapping[str, Any]) -> FunctionSpec:
-        """Read the platform's JSON of a function (`{"name", "project", "id", "spec": {…}}`)."""
-        spec = _mapping(entity.get("spec"), "spec of the function")
+        """Read the platform's JSON of a function (`{"name", "project", "id", "spec": {…}}`).
+
+        Raises:
+            UsageFault: usage/shape, a part of it has the wrong shape; the message names the part.
+        """
+        spec = _mapping(_mapping(entity, "function").get("spec"), "spec of the function")
         return cls(
             name=str(entity.get("name") or ""),
             project=str(entity.get("project") or ""),
             id=str(entity.get("id") or ""),
-            source=SourceSpec.from_dict(spec.get("source")),
+            source=SourceSpec.from_dict(_mapping(spec.get("source"), "source")),
             python_version=str(spec.get("python_version") or ""),
-            image=spec.get("image"),
-            base_image=spec.get("base_image"),
-            requirements=tuple(spec.get("requirements") or ()),
+            image=_text(spec.get("image"), "image"),
+            base_image=_text(spec.get("base_image"), "base_image"),
+            requirements=_texts(spec.get("requirements"), "requirements"),
         )
 
 
@@ -133,6 +142,7 @@ class RunSpec:
         Raises:
             UsageFault: a part of it has the wrong shape; the message names the part.
         """
+        entity = _mapping(entity, "run")
         spec = _mapping(entity.get("spec"), "spec of the run")
         kind = str(entity.get("kind") or "python+job:run")
         action = kind.partition("+")[2].partition(":")[0]
@@ -154,15 +164,15 @@ class RunSpec:
             key=f"store://{project}/run/{kind}/{run_id}:{run_id}",
             function=str(spec.get("function") or ""),
             python_version=str(spec.get("python_version") or ""),
-            requirements=tuple(spec.get("requirements") or ()),
-            image=spec.get("image"),
-            base_image=spec.get("base_image"),
+            requirements=_texts(spec.get("requirements"), "requirements"),
+            image=_text(spec.get("image"), "image"),
+            base_image=_text(spec.get("base_image"), "base_image"),
             inputs=_mapping(spec.get("inputs"), "inputs"),
             parameters=_mapping(spec.get("parameters"), "parameters"),
             init_parameters=_mapping(spec.get("init_parameters"), "init_parameters"),
             local_execution=bool(spec.get("local_execution")),
             envs=_envs(spec.get("envs")),
-            secrets=tuple(spec.get("secrets") or ()),
+            secrets=_texts(spec.get("secrets"), "secrets"),
             extra={k: v for k, v in spec.items() if k not in known},
         )
 
@@ -171,22 +181,38 @@ def _mapping(value: object, what: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise UsageFault(
-            "usage/shape",
-            f"The {what} must be a JSON object; it is {type(value).__name__}.",
-            "Pass a dict.",
-        )
+        raise _wrong_shape(what, "a JSON object", value)
     return dict(value)
+
+
+def _text(value: object, what: str) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise _wrong_shape(what, "text", value)
+
+
+def _texts(value: object, what: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
+        raise _wrong_shape(what, "a list of text only", value)
+    return tuple(value)
 
 
 def _envs(value: object) -> dict[str, str]:
     """`[{"name": …, "value": …}]`, the platform's form, as a dict."""
     if value is None:
         return {}
-    if not isinstance(value, (list, tuple)):
-        raise UsageFault(
-            "usage/shape",
-            f"envs must be a list of {{name, value}}; it is {type(value).__name__}.",
-            'Pass envs=[{"name": "A", "value": "1"}].',
-        )
-    return {str(item["name"]): str(item.get("value") or "") for item in value}
+    if not isinstance(value, (list, tuple)) or not all(
+        isinstance(item, Mapping) and isinstance(item.get("name"), str) for item in value
+    ):
+        raise _wrong_shape("envs", "a list of objects with name and value", value)
+    return {item["name"]: "" if item.get("value") is None else str(item["value"]) for item in value}
+
+
+def _wrong_shape(what: str, wanted: str, value: object) -> UsageFault:
+    return UsageFault(
+        "usage/shape",
+        f"The {what} must be {wanted}; it is {type(value).__name__}.",
+        "Correct it in the function's or the run's spec.",
+    )
