@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,7 +52,7 @@ class Settings:
     """Every `AWS_*` and `S3_*` variable, as it is."""
     tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
     """`GIT_TOKEN`, `GIT_USERNAME`, `GIT_PASSWORD`: for private code sources."""
-    workspace: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
+    workspace: Path = field(default_factory=lambda: _temporary())
     """`DHPY_WORKSPACE`: each run gets a folder of its own below it. Default: the temporary folder."""
     cache: Path | None = None
     """`DHPY_CACHE`: fetched code sources are kept here between runs. Default: no cache."""
@@ -61,11 +61,11 @@ class Settings:
     deadline: float | None = None
     """`DHPY_DEADLINE`, seconds: a job that takes longer ends with 124. Default: none."""
     termination_log: Path | None = None
-    """`DHPY_TERMINATION_LOG`: what failed is also written here. Default: `/dev/termination-log`."""
+    """`DHPY_TERMINATION_LOG`: what failed is also written here. Default: `/dev/termination-log`, where there is one."""
     log_format: str = "text"
-    """`DHPY_LOG_FORMAT`: `text` or `json`."""
+    """`DHPY_LOG_FORMAT`: `text` or `json`, of the runtime's own log."""
     log_level: str = "INFO"
-    """`DHPY_LOG_LEVEL`."""
+    """`DHPY_LOG_LEVEL`: `DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`, of the runtime's own log."""
 
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Where all of this was read; secrets of the run are in it under their own names."""
@@ -89,7 +89,8 @@ class Settings:
         def path(name: str) -> Path | None:
             return Path(value) if (value := text(name)) else None
 
-        termination_log = path("DHPY_TERMINATION_LOG") or Path("/dev/termination-log")
+        # It exists only in a pod; a plain file elsewhere would be litter.
+        in_pod = _TERMINATION_LOG if os.path.lexists(_TERMINATION_LOG) else None
         return cls(
             project=text("PROJECT_NAME"),
             run_id=text("RUN_ID"),
@@ -107,16 +108,39 @@ class Settings:
             files_store=text("DHCORE_DEFAULT_FILES_STORE").rstrip("/"),
             store_options={k: v for k, v in environ.items() if k.startswith(("AWS_", "S3_")) and v},
             tokens={k: v for k, v in environ.items() if k.startswith("GIT_") and v},
-            workspace=path("DHPY_WORKSPACE") or Path(tempfile.gettempdir()),
+            workspace=path("DHPY_WORKSPACE") or _temporary(),
             cache=path("DHPY_CACHE"),
             report_timeout=_seconds(environ, "DHPY_REPORT_TIMEOUT") or 120.0,
             deadline=_seconds(environ, "DHPY_DEADLINE"),
-            # It exists only in a pod; a plain file elsewhere would be litter.
-            termination_log=termination_log if termination_log.exists() else None,
+            termination_log=path("DHPY_TERMINATION_LOG") or in_pod,
             environ=environ,
-            log_format=text("DHPY_LOG_FORMAT", "text"),
-            log_level=text("DHPY_LOG_LEVEL", "INFO").upper(),
+            log_format=_one_of(environ, "DHPY_LOG_FORMAT", ("text", "json")),
+            log_level=_one_of(environ, "DHPY_LOG_LEVEL", _LOG_LEVELS),
         )
+
+
+_TERMINATION_LOG = Path("/dev/termination-log")
+_LOG_LEVELS = ("INFO", "DEBUG", "WARNING", "ERROR", "CRITICAL")
+
+
+def _temporary() -> Path:
+    import tempfile  # a millisecond, which whoever sets DHPY_WORKSPACE is spared
+
+    return Path(tempfile.gettempdir())
+
+
+def _one_of(environ: Mapping[str, str], name: str, values: tuple[str, ...]) -> str:
+    """A variable's value, in whatever case it is written; the first one where it is not set."""
+    given = environ.get(name, "").strip()
+    for value in values:
+        if not given or value.lower() == given.lower():
+            return value
+    raise UsageFault(
+        "usage/setting", f"{name} is {given!r}.", f"Set it to one of {', '.join(values)}."
+    )
+
+
+_LONGEST = 10**8  # three years: a timer cannot wait for ever
 
 
 def _seconds(environ: Mapping[str, str], name: str) -> float | None:
@@ -127,8 +151,10 @@ def _seconds(environ: Mapping[str, str], name: str) -> float | None:
         seconds = float(value)
     except ValueError:
         seconds = -1.0
-    if not seconds > 0:
+    if not 0 < seconds <= _LONGEST:
         raise UsageFault(
-            "usage/setting", f"{name} is {value!r}.", "Set it to a number of seconds above 0."
+            "usage/setting",
+            f"{name} is {value!r}.",
+            f"Set it to a number of seconds above 0, at most {_LONGEST}.",
         )
     return seconds
