@@ -9,19 +9,24 @@ import time
 from typing import TextIO
 
 
+OWN = "digitalhub_runtime_python"
+
+
 def configure(level: str = "INFO", form: str = "text", stream: TextIO | None = None) -> None:
-    """Send every logger's records to `stream` (default: standard error) as text or as JSON lines.
+    """Send the runtime's own records to `stream` (default: standard error) as text or as JSON lines.
+
+    The root logger stays as Python makes it: a handler on it would turn the user's own
+    `logging.basicConfig()` into nothing.
 
     Raises:
         ValueError: `level` is no level of logging.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_JSONLines() if form == "json" else _Text("%(message)s"))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
-    logging.getLogger("digitalhub_runtime_python").setLevel(level)
-    logging.captureWarnings(True)
+    own = logging.getLogger(OWN)
+    own.setLevel(level)
+    own.handlers[:] = [handler]
+    own.propagate = False  # else a root logger that the user sets up would print each line again
 
 
 class _Text(logging.Formatter):
