@@ -8,7 +8,6 @@ import sys
 import time
 from typing import TextIO
 
-
 OWN = "digitalhub_runtime_python"
 
 
