@@ -49,13 +49,13 @@ def save_with_files(entity: Any, files: list[dict[str, Any]]) -> None:
     entity.save(update=True)
 
 
-def current_run(context: Any) -> Any:
-    """What `set_current_run` takes to bring back the run that the context has now; None: no run."""
-    return context.get_run_ctx() if SDK_14 else context.run
+def shared_run(context: Any) -> Any:
+    """The run that a project's context has, in the form that `set_shared_run` takes."""
+    return context.__dict__["_run_ctx"] if SDK_14 else context.__dict__["run"]
 
 
-def set_current_run(context: Any, run: Any) -> None:
-    """Make what the user logs in the project a product of `run`; None: of no run."""
+def set_shared_run(context: Any, run: Any) -> None:
+    """Make what is logged in the project a product of `run`; None: of no run."""
     if run is None:
         context.unset_run()
     elif SDK_14 and not isinstance(run, str):

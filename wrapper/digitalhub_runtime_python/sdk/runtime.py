@@ -17,6 +17,7 @@ from digitalhub.runtimes.builder import RuntimeBuilder
 from digitalhub_runtime_python import lifecycle, report
 from digitalhub_runtime_python.errors import PlatformFault
 from digitalhub_runtime_python.sdk import compat, kinds, requirements
+from digitalhub_runtime_python.sdk.current import current_run
 from digitalhub_runtime_python.sdk.hub import SdkHub
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.spec import PYTHON_VERSIONS, RunSpec
@@ -68,14 +69,23 @@ def execute(run: Any) -> lifecycle.Outcome:
     spec = RunSpec.from_entity(run.to_dict())
     hub = SdkHub(run)
     _warn_of_differences(spec)
-    with _current(run), _environment({**spec.envs, **_secrets(spec)}):
+    with current_run(run), _environment({**spec.envs, **_secrets(spec)}):
         settings = Settings.from_env({**os.environ, **_platform_environment(spec)})
         # A module name of its own: runs of one process must not share a module.
         outcome = lifecycle.run_job(hub, settings, module_name=f"function_{spec.id}")
+    _add_logged(run, outcome)
     error = outcome.status.get("error")
     if error:
         outcome.status["message"] = report.summary(error)
     return outcome
+
+
+def _add_logged(run: Any, outcome: lifecycle.Outcome) -> None:
+    """SDK 0.15 counts what a function logs by itself among its outputs; what it also returned, once."""
+    outputs = outcome.status.get("outputs") or {}
+    logged = {n: key for n, key in run.__dict__.get("_logged", {}).items() if key not in outputs.values()}
+    if logged:
+        outcome.status["outputs"] = {**logged, **outputs}
 
 
 def deliver(run: Any, outcome: lifecycle.Outcome) -> None:
@@ -116,18 +126,6 @@ def _keep(run: Any, why: Exception, settings: Settings) -> PlatformFault:
         f"The end of run {run.id} ({run.status.state}) could not be saved: {why}. {kept}",
         "PUT it to the platform when it is back.",
     )
-
-
-@contextmanager
-def _current(run: Any) -> Iterator[None]:
-    """While this lasts, what the user logs in the project is a product of the run."""
-    context = run._context()
-    before = compat.current_run(context)
-    compat.set_current_run(context, run)
-    try:
-        yield
-    finally:
-        compat.set_current_run(context, before)
 
 
 _ENVIRON = threading.Lock()

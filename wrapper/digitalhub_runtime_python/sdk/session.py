@@ -35,5 +35,5 @@ def open_session(project: str, run_id: str) -> tuple[Any, Any]:
     """The Project and the Run of a container; from here on, what the run logs is its product."""
     the_project = get_project(project)
     run = context_processor.read_unversioned_entity(run_id, entity_type="run", project=project)
-    compat.set_current_run(run._context(), run)
+    compat.set_shared_run(run._context(), run)
     return the_project, run
