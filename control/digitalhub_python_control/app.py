@@ -5,15 +5,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from digitalhub_python_control import details, platform_info, projects, removal, resources, runs
+from digitalhub_python_control import (
+    details,
+    metrics,
+    platform_info,
+    projects,
+    removal,
+    resources,
+    runs,
+    s3,
+    search,
+)
+from digitalhub_python_control.access import Access
+from digitalhub_python_control.blobs import Blobs
 from digitalhub_python_control.entities import TYPES
+from digitalhub_python_control.metrics import Counting
+from digitalhub_python_control.objects import Objects
 from digitalhub_python_control.settings import ControlSettings
 from digitalhub_python_control.store import Store
-from digitalhub_python_control.web import Handler, endpoint, refuse
+from digitalhub_python_control.web import CloseUnread, Handler, endpoint, refuse
 
 if TYPE_CHECKING:
     from digitalhub_python_control.reconcile import Reconciler
@@ -34,12 +49,20 @@ def create_app(
     """
     if reconciler is not None:
         store.on_change = reconciler.wake
+    counters = metrics.Counters(store)
     app = Starlette(
-        routes=[*_platform_routes(), *_project_routes(), *_entity_routes()],
+        routes=[*_platform_routes(), *_project_routes(), *_entity_routes(), *_s3_routes()],
+        middleware=[
+            Middleware(Counting, counters=counters),
+            Middleware(CloseUnread),
+            Middleware(Access, settings=settings),
+        ],
         exception_handlers={404: _no_route, 405: _no_method},
     )
     app.state.settings = settings
     app.state.store = store
+    app.state.objects = Objects(store, Blobs(settings.home / "files"))
+    app.state.counters = counters
     return app
 
 
@@ -50,6 +73,7 @@ def _route(method: str, path: str, handler: Handler) -> Route:
 def _platform_routes() -> list[Route]:
     return [
         _route("GET", "/health", platform_info.health),
+        Route("/metrics", metrics.respond, methods=["GET"]),
         _route("GET", "/api/auth", platform_info.who),
         _route("GET", "/.well-known/configuration", platform_info.configuration),
     ]
@@ -70,6 +94,7 @@ def _project_routes() -> list[Route]:
 def _entity_routes() -> list[Route]:
     secrets = f"{IN_PROJECT}/secrets/data"
     routes = [
+        _route("GET", f"{IN_PROJECT}/solr/search/item", search.find_entities),
         _route("GET", secrets, details.read_secrets),
         _route("PUT", secrets, details.write_secrets),
         _route("GET", f"{IN_PROJECT}/runs/{{id}}/logs", runs.read_logs),
@@ -105,6 +130,11 @@ def _routes_of(plural: str) -> list[Route]:
             _route("PUT", f"{one}/files/info", details.writing_files(plural)),
         ]
     return routes
+
+
+def _s3_routes() -> list[Route]:
+    methods = ["GET", "HEAD", "PUT", "POST", "DELETE"]
+    return [Route(path, s3.respond, methods=methods) for path in ("/s3", "/s3/{path:path}")]
 
 
 async def _no_route(request: Request, _exc: Exception) -> Response:

@@ -52,7 +52,9 @@ entities = Table(
     Column("task", Text),
     Column("created", BigInteger, nullable=False),  # microseconds since 1970, UTC
     Column("updated", BigInteger, nullable=False),
-    Column("words", Text, nullable=False),  # lower case: what a search looks through
+    # Lower case, for searches; labels each on a line of its own.
+    Column("description", Text, nullable=False),
+    Column("labels", Text, nullable=False),
     Column("body", Text, nullable=False),  # the entity's JSON; text, since JSONB refuses NaN
     # Runs only; the reconciler's.
     Column("target", String(16)),

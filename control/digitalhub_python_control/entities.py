@@ -65,16 +65,47 @@ EMBEDDED = ("artifacts", "dataitems", "functions", "models", "workflows")
 
 _SLUG = re.compile(r"[a-zA-Z0-9._+-]{1,256}")
 _KIND = re.compile(r"[a-zA-Z0-9._+:-]{1,128}")
-_PROJECT = re.compile(r"[a-z0-9-]{2,38}")
-_REFERENCE = re.compile(r"([a-zA-Z0-9._+-]+)://([a-z0-9-]+)/([^/:]+)(?::([^/:]+))?")
+# The documentation's own examples have a project my_project; DigitalHub Core itself takes no "_".
+_PROJECT = re.compile(r"[a-z0-9_-]{2,38}")
+_REFERENCE = re.compile(r"([a-zA-Z0-9._+-]+)://([a-z0-9_-]+)/([^/:]+)(?::([^/:]+))?")
 
 # Two words name a version, as Core does it: easier to tell apart than hexadecimal digits.
-_FIRST = (
-    ["alert", "bold", "calm", "deep", "early", "fair", "glad", "high", "keen", "light", "mild", "near", "open", "quiet", "ready", "sharp"]
-)
-_SECOND = (
-    ["badger", "crane", "finch", "heron", "ibex", "jay", "koala", "lark", "lynx", "mole", "otter", "raven", "seal", "tern", "wolf", "wren"]
-)
+_FIRST = [
+    "alert",
+    "bold",
+    "calm",
+    "deep",
+    "early",
+    "fair",
+    "glad",
+    "high",
+    "keen",
+    "light",
+    "mild",
+    "near",
+    "open",
+    "quiet",
+    "ready",
+    "sharp",
+]
+_SECOND = [
+    "badger",
+    "crane",
+    "finch",
+    "heron",
+    "ibex",
+    "jay",
+    "koala",
+    "lark",
+    "lynx",
+    "mole",
+    "otter",
+    "raven",
+    "seal",
+    "tern",
+    "wolf",
+    "wren",
+]
 
 
 def check_project_name(name: object) -> str:
@@ -87,7 +118,7 @@ def check_project_name(name: object) -> str:
         raise UsageFault(
             "usage/name",
             f"A project cannot be named {str(name)[:80]!r}.",
-            "Use 2 to 38 lower-case letters, digits and -.",
+            "Use 2 to 38 lower-case letters, digits, - and _.",
         )
     return name
 
@@ -259,13 +290,18 @@ def check_same(sent: object, stored: str, what: str) -> None:
         )
 
 
-def words_of(entity: Entity) -> str:
-    """What a search looks through, in lower case."""
+def searched(entity: Entity) -> dict[str, str]:
+    """What a search looks through besides names: `description` and `labels`, in lower case.
+
+    Each label is a line of its own, between line feeds.
+    """
     metadata = entity["metadata"]
     labels = metadata.get("labels")
-    parts = [entity["name"], metadata.get("name"), metadata.get("description"), entity["kind"]]
-    parts += labels if isinstance(labels, list) else []
-    return plain("\n".join(str(part) for part in parts if part).lower())
+    lines = [" ".join(str(label).split()) for label in labels] if isinstance(labels, list) else []
+    return {
+        "description": plain(str(metadata.get("description") or "").lower()),
+        "labels": plain("".join(f"\n{line}\n" for line in lines).lower()),
+    }
 
 
 def plain(text: str) -> str:

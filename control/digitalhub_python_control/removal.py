@@ -76,7 +76,8 @@ def _remove_files(call: Call, plural: str, entity: Entity) -> None:
     An entity may also point at files that were there before it: those are not its own.
     """
     path = entity["spec"].get("path")
-    place = f"/{entity['project']}/{TYPES[plural].singular}/{entity['name']}/{entity['id']}/"
-    if isinstance(path, str) and path.startswith("s3://") and place in path:
+    place = f"{entity['project']}/{TYPES[plural].singular}/{entity['name']}/{entity['id']}/"
+    if isinstance(path, str) and path.startswith("s3://"):
         bucket, _, key = path.partition("://")[2].partition("/")
-        call.store  # noqa: B018
+        if key.startswith(place):
+            call.objects.delete_below(bucket, place)

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from digitalhub_python_control.app import create_app
+from digitalhub_python_control.objects import Objects
 from digitalhub_python_control.settings import ControlSettings
 from digitalhub_python_control.store import Store
 from digitalhub_python_control.vault import open_vault
@@ -63,7 +65,9 @@ def serve(settings: ControlSettings) -> None:
         store = Store(settings.database_url, vault)
         reconciler = _reconciler(store, settings)
         try:
-            app = create_app(settings, store, reconciler)
+            with home_faults(settings.home):
+                app = create_app(settings, store, reconciler)
+            _sweep(app.state.objects)
             if reconciler is not None:
                 reconciler.start()
             _run(settings, app, listener)
@@ -169,6 +173,18 @@ def _run(settings: ControlSettings, app: Any, listener: socket.socket) -> None:
     finally:
         with suppress(OSError):
             (settings.home / "server.json").unlink(missing_ok=True)
+
+
+def _sweep(objects: Objects) -> None:
+    """Remove in the background what a crash left; requests do not wait for it."""
+
+    def work() -> None:
+        with suppress(OSError, Fault):  # tried again at the next start
+            if removed := objects.sweep(started):
+                logger.info("removed %d files that a crash left", removed)
+
+    started = time.time()
+    threading.Thread(target=work, name="sweep", daemon=True).start()
 
 
 def _reconciler(store: Store, settings: ControlSettings) -> Reconciler | None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Callable
 
-from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from digitalhub_python_control import times
@@ -24,7 +24,7 @@ from digitalhub_python_control.database import (
     secret_values,
     translated,
 )
-from digitalhub_python_control.entities import Entity, plain, words_of
+from digitalhub_python_control.entities import Entity, plain, searched
 from digitalhub_python_control.queries import listing, visible
 from digitalhub_python_control.vault import Vault
 from digitalhub_runtime_python.errors import Fault
@@ -331,7 +331,8 @@ class Store:
             .group_by(entities.c.state)
         )
         with self.reading() as connection:
-            return {state: count for state, count in connection.execute(query).tuples()}
+            rows = connection.execute(query).all()
+        return {row[0]: row[1] for row in rows}
 
 
 def moved(
@@ -360,7 +361,7 @@ def _columns(entity: Entity) -> dict[str, Any]:
         **references,
         "state": entity["status"]["state"],
         "updated": times.parse(entity["metadata"]["updated"], "metadata.updated"),
-        "words": words_of(entity),
+        **searched(entity),
         "body": json.dumps(entity),
     }
 
@@ -373,7 +374,7 @@ def _same_run(project: str, identity: str) -> tuple[Any, ...]:
     )
 
 
-def _record(row: Row[Any]) -> RunRecord:
+def _record(row: Any) -> RunRecord:
     return RunRecord(
         project=row.project,
         id=row.id,

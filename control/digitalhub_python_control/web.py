@@ -14,9 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Union
 
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from digitalhub_python_control.objects import Objects
 from digitalhub_python_control.settings import ControlSettings
 from digitalhub_python_control.store import Store
 from digitalhub_runtime_python.errors import Fault, UsageFault
@@ -44,6 +47,7 @@ class Call:
     """One request, read and parsed."""
 
     store: Store
+    objects: Objects
     settings: ControlSettings
     user: str
     path: Mapping[str, str]
@@ -161,11 +165,37 @@ def _work(handler: Handler, request: Request, content: bytes) -> Response:
     return answer(handler(_call(request, parse_json(content))))
 
 
+class CloseUnread:
+    """Middleware: closes a connection whose client waited for 100 Continue and got an answer.
+
+    It then sends no body; uvicorn would take its next request for that body.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        waits = scope["type"] == "http" and Headers(scope=scope).get("expect") is not None
+
+        async def received() -> Message:
+            nonlocal waits
+            waits = False
+            return await receive()
+
+        async def sent(message: Message) -> None:
+            if waits and message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        await self._app(scope, received, sent)
+
+
 def _call(request: Request, body: Any) -> Call:
     state = request.app.state
     queries = request.query_params.multi_items()
     return Call(
         store=state.store,
+        objects=state.objects,
         settings=state.settings,
         user=state.settings.user or "local",
         path=request.path_params,

@@ -1,0 +1,61 @@
+"""Who may ask: basic authentication or a bearer token, where the server has credentials."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from digitalhub_python_control.settings import ControlSettings
+from digitalhub_python_control.web import refuse
+
+_OPEN = ("/health",)
+_OWN_CHECK = ("/s3", "/s3/")
+"""Paths whose requests are signed instead (s3auth.py)."""
+
+
+class Access:
+    """Middleware that answers 401 to who does not prove that they may ask."""
+
+    def __init__(self, app: ASGIApp, settings: ControlSettings) -> None:
+        self._app = app
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or self._may(scope):
+            await self._app(scope, receive, send)
+            return
+        challenge = {"WWW-Authenticate": 'Basic realm="digitalhub-python", charset="UTF-8"'}
+        message = "Credentials are missing or wrong. Set DHCORE_USER and DHCORE_PASSWORD, or DHCORE_ACCESS_TOKEN."
+        await refuse(401, message, challenge)(scope, receive, send)
+
+    def _may(self, scope: Scope) -> bool:
+        path: str = scope["path"]
+        if not self._settings.needs_credentials or path in _OPEN:
+            return True
+        if path == _OWN_CHECK[0] or path.startswith(_OWN_CHECK[1]):
+            return True
+        return allowed(Headers(scope=scope).get("authorization", ""), self._settings)
+
+
+def allowed(authorization: str, settings: ControlSettings) -> bool:
+    """Whether an Authorization header proves one of the settings' identities."""
+    scheme, _, value = authorization.strip().partition(" ")
+    value = value.strip()
+    if scheme.lower() == "bearer" and settings.token:
+        return _equal(value, settings.token)
+    if scheme.lower() == "basic" and settings.user:
+        try:
+            user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return False
+        # Both are compared always: the time tells nothing about which one is wrong.
+        return bool(_equal(user, settings.user) & _equal(password, settings.password))
+    return False
+
+
+def _equal(sent: str, expected: str) -> bool:
+    return hmac.compare_digest(sent.encode("utf-8", "replace"), expected.encode())
