@@ -1,0 +1,35 @@
+"""Stands in for the runtime: appends a line to a file and then does what BEHAVIOUR says."""
+
+import os
+import signal
+import sys
+import time
+
+behaviour, _, value = os.environ.get("BEHAVIOUR", "sleep 0").partition(" ")
+with open(os.environ["EXECUTIONS"], "a") as file:
+    file.write(os.environ["RUN_ID"] + "\n")
+print("begins", os.environ["RUN_ID"], flush=True)
+
+if behaviour == "sleep":
+    time.sleep(float(value))
+elif behaviour == "exit":
+    sys.exit(int(value))
+elif behaviour == "die":
+    os.kill(os.getpid(), int(value))
+    time.sleep(30)
+elif behaviour == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("ignores SIGTERM", flush=True)
+    time.sleep(60)
+elif behaviour == "fail-until":  # fails as long as it was executed fewer than so many times
+    with open(os.environ["EXECUTIONS"]) as file:
+        times = file.read().split().count(os.environ["RUN_ID"])
+    sys.exit(0 if times >= int(value) else 7)
+elif behaviour == "show":
+    print(value, "=", os.environ.get(value))
+elif behaviour == "leave-child":
+    if os.fork() == 0:
+        time.sleep(60)
+    print("done")
+else:
+    sys.exit(f"unknown behaviour {behaviour!r}")

@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from reconciling import (
+    PROJECT,
+    executions_of,
+    is_running,
+    log_of,
+    new_run,
+    reconciler_of,
+    record,
+    settings_in,
+    store_of,
+    wait_ended,
+    wait_for,
+    wait_state,
+)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return settings_in(tmp_path)
+
+
+@pytest.fixture
+def store(settings):
+    store = store_of(settings)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def reconciler(store, settings):
+    reconciler = reconciler_of(store, settings)
+    reconciler.start()
+    yield reconciler
+    for run in store.unsettled_runs():
+        store.set_target(run.project, run.id, "STOP")
+    wait_for(lambda: not store.unsettled_runs(), what="the end of what a test has left")
+    reconciler.close()
+
+
+def pids_of(settings, identity) -> list[int]:
+    claims = (settings.home / "runs" / PROJECT / identity).glob("attempt-*/started")
+    return [int(claim.read_text().split("\n")[0]) for claim in claims]
+
+
+def test_a_job_goes_through_its_states_to_completed(reconciler, store, settings):
+    run = wait_ended(store, new_run(store, settings))
+    assert run.state == "COMPLETED"
+    states = [step["status"] for step in run.entity["status"]["transitions"]]
+    assert states == ["COMPLETED", "RUNNING", "PENDING"]
+    assert "begins" in log_of(settings, run.id)
+    assert executions_of(settings) == [run.id]
+
+
+def test_fifty_runs_at_once_all_end_and_none_runs_twice(reconciler, store, settings):
+    runs = [new_run(store, settings, "exit 3" if i % 10 == 0 else "sleep 0.05") for i in range(50)]
+    ended = [wait_ended(store, run, 60) for run in runs]
+    assert [run.state for run in ended] == [
+        "ERROR" if i % 10 == 0 else "COMPLETED" for i in range(50)
+    ]
+    assert sorted(executions_of(settings)) == sorted(runs)
+
+
+def test_no_more_jobs_than_allowed_work_at_once_and_the_oldest_go_first(store, tmp_path):
+    settings = settings_in(tmp_path, max_jobs=2)
+    reconciler = reconciler_of(store, settings)
+    runs = [new_run(store, settings, "sleep 0.1") for _ in range(6)]
+    reconciler.start()
+    most = 0
+    while store.unsettled_runs():
+        most = max(most, sum(1 for run in runs if record(store, run).state == "RUNNING"))
+        time.sleep(0.01)
+    reconciler.close()
+    assert most == 2
+    # The first of each pair may be either; a later pair never goes before an earlier one.
+    started = executions_of(settings)
+    assert [set(started[i : i + 2]) for i in (0, 2, 4)] == [set(runs[i : i + 2]) for i in (0, 2, 4)]
+
+
+def test_an_exit_status_is_the_message_where_the_run_reported_none(reconciler, store, settings):
+    run = wait_ended(store, new_run(store, settings, "exit 12"))
+    assert run.state == "ERROR"
+    assert (
+        run.entity["status"]["message"] == "exit status 12 (the arguments do not fit the handler)"
+    )
+
+
+def test_the_reported_error_is_the_message(reconciler, store, settings):
+    identity = new_run(store, settings, "sleep 0.5")
+    wait_state(store, identity, "RUNNING")
+    error = {"type": "ValueError", "message": "too small\nby far", "file": "main.py", "line": 7}
+    store.move_run(PROJECT, identity, "RUNNING", status={"error": error})
+    os.kill(
+        pids_of(settings, identity)[0], signal.SIGTERM
+    )  # the shell waits for its command all the same
+    group = pids_of(settings, identity)[0]
+    os.killpg(group, signal.SIGTERM)
+    run = wait_ended(store, identity)
+    assert run.entity["status"]["message"] == "ValueError: too small (main.py, line 7)"
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(9, "SIGKILL"), (11, "SIGSEGV"), (15, "SIGTERM")], ids=["9", "11", "15"]
+)
+def test_a_killed_run_says_by_what(reconciler, store, settings, number, name):
+    run = wait_ended(store, new_run(store, settings, f"die {number}"))
+    assert run.state == "ERROR"
+    assert run.entity["status"]["message"].startswith(f"killed by signal {number} ({name})")
+
+
+def test_a_run_killed_together_with_its_shell_says_so(reconciler, store, settings):
+    identity = new_run(store, settings, "sleep 60")
+    wait_state(store, identity, "RUNNING")
+    wait_for(lambda: pids_of(settings, identity))
+    os.killpg(pids_of(settings, identity)[0], signal.SIGKILL)
+    run = wait_ended(store, identity)
+    assert run.state == "ERROR"
+    assert run.entity["status"]["message"].startswith("killed by signal 9 (SIGKILL)")
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="only Linux lets us find them")
+def test_what_a_killed_shell_leaves_behind_is_ended(reconciler, store, settings):
+    identity = new_run(store, settings, "sleep 60")
+    wait_for(lambda: executions_of(settings))
+    shell = pids_of(settings, identity)[0]
+    children = Path(f"/proc/{shell}/task/{shell}/children").read_text().split()
+    assert children
+    os.kill(shell, signal.SIGKILL)
+    assert wait_ended(store, identity).state == "ERROR"
+    wait_for(lambda: not is_running(int(children[0])), what="the end of the orphan")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_what_a_run_leaves_running_ends_with_it(reconciler, store, settings):
+    run = wait_ended(store, new_run(store, settings, "leave-child"))
+    assert run.state == "COMPLETED"
+    group = pids_of(settings, run.id)[0]
+
+    def members():
+        stats = [
+            p.read_text(errors="replace") for p in Path("/proc").glob("[0-9]*/stat") if p.exists()
+        ]
+        fields = [stat.rpartition(")")[2].split() for stat in stats]
+        return [f for f in fields if f[2] == str(group) and f[0] != "Z"]
+
+    wait_for(lambda: not members(), what="the end of the child")
+
+
+@pytest.mark.parametrize("behaviour", ["sleep 60", "stubborn"])
+def test_a_run_is_stopped_within_two_seconds(store, tmp_path, behaviour):
+    settings = settings_in(tmp_path, stop_grace=1.0)  # the default
+    reconciler = reconciler_of(store, settings)
+    reconciler.start()
+    identity = new_run(store, settings, behaviour)
+    wait_state(store, identity, "RUNNING")
+    wait_for(lambda: "begins" in log_of(settings, identity))
+    if behaviour == "stubborn":
+        wait_for(lambda: "ignores" in log_of(settings, identity))
+    began = time.monotonic()
+    store.set_target(PROJECT, identity, "STOP")
+    run = wait_ended(store, identity)
+    assert time.monotonic() - began < 2.0
+    reconciler.close()
+    assert run.state == "STOPPED"
+    assert not any(is_running(pid) for pid in pids_of(settings, identity))
+
+
+def test_a_waiting_run_is_stopped_without_being_started(store, tmp_path):
+    settings = settings_in(tmp_path, max_jobs=1)
+    reconciler = reconciler_of(store, settings)
+    reconciler.start()
+    first, second = new_run(store, settings, "sleep 60"), new_run(store, settings)
+    wait_state(store, first, "RUNNING")
+    wait_state(store, second, "PENDING")
+    store.set_target(PROJECT, second, "STOP")
+    assert wait_ended(store, second).state == "STOPPED"
+    store.set_target(PROJECT, first, "STOP")
+    wait_ended(store, first)
+    reconciler.close()
+    assert executions_of(settings) == [first]
+
+
+def test_a_deleted_run_is_ended_and_leaves_nothing(reconciler, store, settings):
+    identity = new_run(store, settings, "stubborn")
+    wait_for(lambda: "ignores" in log_of(settings, identity))
+    pids = pids_of(settings, identity)
+    store.set_target(PROJECT, identity, "DELETE")
+    wait_for(lambda: store.get_run_record(PROJECT, identity) is None)
+    assert not any(is_running(pid) for pid in pids)
+    assert not (settings.home / "runs" / PROJECT / identity).exists()
+
+
+def test_a_failing_job_is_tried_again_up_to_its_limit(reconciler, store, settings):
+    good = new_run(store, settings, "fail-until 2", backoff_limit=2)
+    bad = new_run(store, settings, "exit 7", backoff_limit=1)
+    run = wait_ended(store, good)
+    assert (run.state, run.attempt) == ("COMPLETED", 1)
+    run = wait_ended(store, bad)
+    assert (run.state, run.attempt) == ("ERROR", 1)
+    assert run.entity["status"]["message"] == "exit status 7"
+    counts = {name: executions_of(settings).count(name) for name in (good, bad)}
+    assert counts == {good: 2, bad: 2}
+    assert "attempt 1 of 2 failed: exit status 7; the next one begins in 1 s" in log_of(
+        settings, bad
+    )
+
+
+@pytest.mark.parametrize("limit", [-1, "2", True, 1.5])
+def test_a_wrong_backoff_limit_is_named(reconciler, store, settings, limit):
+    run = wait_ended(store, new_run(store, settings, "exit 7", backoff_limit=limit))
+    assert run.state == "ERROR"
+    assert run.entity["status"]["message"].startswith(f"backoff_limit is {limit!r}.")
+
+
+def test_a_missing_secret_is_named_and_nothing_runs(reconciler, store, settings):
+    store.set_secret_values(PROJECT, {"here": "value"})
+    run = wait_ended(store, new_run(store, settings, secrets=["here", "absent"]))
+    assert run.state == "ERROR"
+    assert "Project 'p' has no secret 'absent'." in run.entity["status"]["message"]
+    assert executions_of(settings) == []
+
+
+def test_secrets_and_envs_reach_the_run_and_its_identity_cannot_be_changed(
+    reconciler, store, settings
+):
+    store.set_secret_values(PROJECT, {"TOKEN": "s3cret-value"})
+    envs = [{"name": "RUN_ID", "value": "other"}, {"name": "MINE", "value": "42"}]
+    runs = [
+        new_run(store, settings, f"show {name}", secrets=["TOKEN"], envs=envs)
+        for name in ("TOKEN", "MINE", "PROJECT_NAME", "DHCORE_ENDPOINT", "AWS_ENDPOINT_URL")
+    ]
+    logs = "".join(log_of(settings, wait_ended(store, run).id) for run in runs)
+    url = settings.url
+    for line in (
+        "TOKEN = s3cret-value",
+        "MINE = 42",
+        "PROJECT_NAME = p",
+        f"DHCORE_ENDPOINT = {url}",
+        f"AWS_ENDPOINT_URL = {url}/s3",
+    ):
+        assert line in logs
+    assert sorted(executions_of(settings)) == sorted(runs)
+    kept = [p for p in (settings.home / "runs").rglob("*") if p.is_file() and p.name != "log"]
+    assert kept and not any(b"s3cret-value" in path.read_bytes() for path in kept)
+
+
+def test_secrets_of_the_control_plane_do_not_reach_a_run(store, settings, monkeypatch):
+    monkeypatch.setenv("DHPY_TOKEN_OF_MINE", "x")
+    monkeypatch.setenv("PYTHONPATH", "/nowhere")
+    reconciler = reconciler_of(store, settings)
+    reconciler.start()
+    runs = [new_run(store, settings, f"show {n}") for n in ("DHPY_TOKEN_OF_MINE", "PYTHONPATH")]
+    logs = [log_of(settings, wait_ended(store, run).id) for run in runs]
+    reconciler.close()
+    assert "DHPY_TOKEN_OF_MINE = None" in logs[0]
+    assert "PYTHONPATH = None" in logs[1]
+
+
+@pytest.mark.parametrize("action", ["serve", "build"])
+def test_an_action_that_the_engine_cannot_do_says_what_can(reconciler, store, settings, action):
+    run = wait_ended(store, new_run(store, settings, action=action))
+    assert run.state == "ERROR"
+    message = run.entity["status"]["message"]
+    assert f"cannot do the action '{action}'; it can do: job." in message
+    assert f"dhpy {action}" in message
+
+
+def test_parameters_without_meaning_are_named_in_the_log(reconciler, store, settings):
+    spec = {
+        "node_selector": [{"key": "a", "value": "b"}],
+        "affinity": {},
+        "resources": {"mem": "1Gi", "cpu": None},
+        "volumes": [],
+        "tolerations": None,
+    }
+    run = wait_ended(store, new_run(store, settings, **spec))
+    lines = [line for line in log_of(settings, run.id).splitlines() if line.startswith("dhpy: ")]
+    assert [line.split()[1] for line in lines] == ["resources", "node_selector"]
+
+
+def test_an_interpreter_that_does_not_exist_is_an_error_of_the_run(store, settings):
+    reconciler = reconciler_of(store, settings, ["/nonexistent/python"])
+    reconciler.start()
+    run = wait_ended(store, new_run(store, settings))
+    reconciler.close()
+    assert (
+        run.entity["status"]["message"]
+        == "exit status 127 (the interpreter was not found; see its log)"
+    )
+
+
+def test_a_home_that_cannot_be_written_is_one_clear_line(store, settings):
+    reconciler = reconciler_of(store, settings)
+    reconciler.start()
+    (settings.home / "runs").write_text("in the way")
+    run = wait_ended(store, new_run(store, settings))
+    reconciler.close()
+    message = run.entity["status"]["message"]
+    assert message.startswith("The run engine failed: ") and "runs" in message
+    assert "\n" not in message
+
+
+def test_a_local_run_is_never_touched(reconciler, store, settings):
+    local = new_run(store, settings, target=None)
+    other = new_run(store, settings)
+    wait_ended(store, other)
+    assert record(store, local).state == "READY"
+    assert executions_of(settings) == [other]
+
+
+def test_a_failing_store_does_not_end_the_reconciler(reconciler, store, settings, caplog):
+    unsettled = store.unsettled_runs
+    store.unsettled_runs = lambda: 1 / 0
+    new_run(store, settings)
+    wait_for(lambda: "the reconciler failed" in caplog.text)
+    store.unsettled_runs = unsettled
+    assert wait_ended(store, new_run(store, settings)).state == "COMPLETED"
