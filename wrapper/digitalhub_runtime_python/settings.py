@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from digitalhub_runtime_python.errors import UsageFault
 
@@ -119,6 +120,94 @@ class Settings:
         )
 
 
+@dataclass(frozen=True)
+class ServeSettings:
+    """A service's settings; each field names its variable, unit and default."""
+
+    host: str = "127.0.0.1"
+    """`DHPY_HOST`: the address to listen on, for both ports. Base images set `0.0.0.0`."""
+    port: int = 8080
+    """`DHPY_PORT`: of the function; 0 takes a free one."""
+    management_port: int = 8082
+    """`DHPY_MANAGEMENT_PORT`: health, metrics, OpenAPI and the page to try it; 0 takes a free one."""
+    listen_fd: int | None = None
+    """`DHPY_LISTEN_FD`: an inherited listening socket in place of host and port, so that replicas can share one."""
+    workers: int = 1
+    """`DHPY_WORKERS`: processes, each with a context of its own."""
+    concurrency: int = 1000
+    """`DHPY_CONCURRENCY`: calls of an `async` handler at the same time, per worker."""
+    queue: int = 1000
+    """`DHPY_QUEUE`: requests that may wait for the handler, per worker; one more gets 503."""
+    wait: float = 10.0
+    """`DHPY_WAIT`, seconds: a request that has waited so long for the handler gets 503."""
+    request_timeout: float | None = None
+    """`DHPY_REQUEST_TIMEOUT`, seconds: a call that takes longer gets 504. Default: none."""
+    body_limit: int = 4 * 1024 * 1024
+    """`DHPY_BODY_LIMIT`, bytes: a longer request body gets 413."""
+    body_memory: int = 128 * 1024 * 1024
+    """`DHPY_BODY_MEMORY`, bytes: of all request bodies that a worker holds; above it requests get 503."""
+    header_limit: int = 16 * 1024
+    """`DHPY_HEADER_LIMIT`, bytes: a longer request head gets 431."""
+    header_timeout: float = 10.0
+    """`DHPY_HEADER_TIMEOUT`, seconds: a connection whose request head is not complete by then gets 408."""
+    stall_timeout: float = 30.0
+    """`DHPY_STALL_TIMEOUT`, seconds: a connection that neither sends its body on nor reads its answer is closed."""
+    keep_alive: float = 75.0
+    """`DHPY_KEEP_ALIVE`, seconds: an idle connection is closed."""
+    connections: int = 10_000
+    """`DHPY_CONNECTIONS`: open at the same time, per worker; more wait in the kernel's queue."""
+    grace: float = 25.0
+    """`DHPY_GRACE`, seconds: what requests in flight get after SIGTERM; Kubernetes kills after 30."""
+    ready_file: Path | None = None
+    """`DHPY_READY_FILE`: gets `{"url", "management_url", "pid"}` as JSON once the service answers."""
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    """`DHPY_FUNCTION_ADDRESSES`: `name=host:port,…`, where `context.platform.call_function` finds others."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> ServeSettings:
+        """Read the settings from a mapping such as `os.environ`.
+
+        Raises:
+            UsageFault: a variable has a value that it cannot have; the message names it.
+        """
+        given: dict[str, Any] = {}
+        for name, (variable, low, high) in _SERVE_NUMBERS.items():
+            if (number := _number(environ, variable, low, high)) is not None:
+                given[name] = number
+        for name, variable in _SERVE_SECONDS.items():
+            if (seconds := _seconds(environ, variable)) is not None:
+                given[name] = seconds
+        if host := environ.get("DHPY_HOST", "").strip():
+            given["host"] = host
+        if file := environ.get("DHPY_READY_FILE", "").strip():
+            given["ready_file"] = Path(file)
+        pairs = environ.get("DHPY_FUNCTION_ADDRESSES", "").split(",")
+        given["addresses"] = dict(p.strip().split("=", 1) for p in pairs if "=" in p)
+        return cls(**given)
+
+
+_SERVE_NUMBERS = {
+    "port": ("DHPY_PORT", 0, 65535),
+    "management_port": ("DHPY_MANAGEMENT_PORT", 0, 65535),
+    "listen_fd": ("DHPY_LISTEN_FD", 3, 65535),
+    "workers": ("DHPY_WORKERS", 1, 256),
+    "concurrency": ("DHPY_CONCURRENCY", 1, 100_000),
+    "queue": ("DHPY_QUEUE", 1, 1_000_000),
+    "body_limit": ("DHPY_BODY_LIMIT", 0, 2**40),
+    "body_memory": ("DHPY_BODY_MEMORY", 0, 2**40),
+    "header_limit": ("DHPY_HEADER_LIMIT", 256, 2**24),
+    "connections": ("DHPY_CONNECTIONS", 1, 1_000_000),
+}
+_SERVE_SECONDS = {
+    "wait": "DHPY_WAIT",
+    "request_timeout": "DHPY_REQUEST_TIMEOUT",
+    "header_timeout": "DHPY_HEADER_TIMEOUT",
+    "stall_timeout": "DHPY_STALL_TIMEOUT",
+    "keep_alive": "DHPY_KEEP_ALIVE",
+    "grace": "DHPY_GRACE",
+}
+
+
 _TERMINATION_LOG = Path("/dev/termination-log")
 _LOG_LEVELS = ("INFO", "DEBUG", "WARNING", "ERROR", "CRITICAL")
 
@@ -158,3 +247,17 @@ def _seconds(environ: Mapping[str, str], name: str) -> float | None:
             f"Set it to a number of seconds above 0, at most {_LONGEST}.",
         )
     return seconds
+
+
+def _number(environ: Mapping[str, str], name: str, low: int, high: int) -> int | None:
+    value = environ.get(name, "").strip()
+    if not value:
+        return None
+    number = int(value) if value.isascii() and value.isdigit() else -1
+    if not low <= number <= high:
+        raise UsageFault(
+            "usage/setting",
+            f"{name} is {value!r}.",
+            f"Set it to a whole number from {low} to {high}.",
+        )
+    return number
