@@ -11,7 +11,7 @@ import inspect
 import logging
 import sys
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
@@ -51,6 +51,11 @@ class Signature:
     def names(self, name: str) -> bool:
         return name in self.parameters
 
+    def first_positional(self) -> str | None:
+        """The name of the parameter that a first positional argument would fill."""
+        first = next(iter(self.parameters.values()), None)
+        return None if first is None or first.kind is _P.KEYWORD_ONLY else first.name
+
 
 def read_signature(function: Callable[..., Any]) -> Signature:
     """Read a callable's parameters and hints; a hint that cannot be resolved counts as none."""
@@ -73,53 +78,76 @@ def compose(
     injected: Mapping[str, Callable[[], Any]],
     lax: bool = False,
     ignore_unknown: bool = False,
+    what: str = "the function",
 ) -> Arguments:
     """Compose the arguments of one call.
 
     Args:
         signature: of the function to call.
         sources: name -> value, lowest precedence first.
-        injected: reserved name -> what makes its value; called only when the signature names it.
+        injected: reserved name -> what makes its value; called only when the signature names it,
+            and when nothing else is wrong.
         lax: values are text from a command line: `"5"` fits an int.
         ignore_unknown: leave out what the signature does not name, instead of refusing it.
+        what: the function's name in a fault.
 
     Raises:
         ArgumentFault: names every missing and unknown argument and every value that does not fit.
     """
+    values = check(
+        signature, *sources, injected=injected, lax=lax, ignore_unknown=ignore_unknown, what=what
+    )
+    for name in signature.parameters:
+        if name in injected:
+            if any(name in source for source in sources):
+                logger.warning("argument %r is reserved; the given value is replaced", name)
+            values[name] = injected[name]()
+    return _split(signature, values)
+
+
+def check(
+    signature: Signature,
+    *sources: Mapping[str, Any],
+    injected: Collection[str],
+    lax: bool = False,
+    ignore_unknown: bool = False,
+    what: str = "the function",
+) -> dict[str, Any]:
+    """The values that the sources give, converted; the injected ones left out. As `compose`."""
     given: dict[str, Any] = {}
     resolved: set[str] = set()
     for source in sources:
         given.update(source)
-        resolved = (
-            resolved | source.keys() if isinstance(source, Resolved) else resolved - source.keys()
-        )
+        resolved -= source.keys()
+        if isinstance(source, Resolved):
+            resolved |= source.keys()
     values: dict[str, Any] = {}
     problems: list[str] = []
     for name, value in given.items():
-        if name in RESERVED and signature.names(name) and name in injected:
-            logger.warning("argument %r is reserved; the given value is replaced", name)
-        elif signature.names(name):
-            hint = Any if name in resolved else signature.hints.get(name, Any)
+        if not signature.names(name):
+            if signature.takes_any:
+                values[name] = value
+            elif not ignore_unknown:
+                problems.append(_unknown(name, signature))
+        elif name in resolved and name not in injected:
+            values[name] = value
+        elif name not in injected:
             try:
-                values[name] = convert(value, hint, lax=lax and name not in resolved)
+                values[name] = convert(value, signature.hints.get(name, Any), lax=lax)
             except ValueError as exc:
                 problems.append(f"{name!r} {exc}")
-        elif signature.takes_any:
-            values[name] = value
-        elif not ignore_unknown:
-            problems.append(_unknown(name, signature))
-    for name, parameter in signature.parameters.items():
-        if name in injected:
-            values[name] = injected[name]()
-        elif name not in given and parameter.default is _P.empty:
-            problems.append(f"{name!r} is missing")
+    problems += [
+        f"{name!r} is missing"
+        for name, parameter in signature.parameters.items()
+        if name not in injected and name not in given and parameter.default is _P.empty
+    ]
     if problems:
         raise ArgumentFault(
             "arguments/mismatch",
-            f"The arguments do not fit the function: {'; '.join(problems)}.",
+            f"The arguments do not fit {what}: {'; '.join(problems)}.",
             f"It takes {describe(signature)}.",
         )
-    return _split(signature, values)
+    return values
 
 
 def describe(signature: Signature) -> str:

@@ -7,11 +7,10 @@ a container, a process on a laptop, the caller's own process.
 from __future__ import annotations
 
 import functools
-import logging
+import os
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
@@ -21,15 +20,16 @@ from digitalhub_runtime_python.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_USER_ERROR,
+    ArgumentFault,
     Fault,
     HandlerFault,
+    PlatformFault,
     Terminated,
+    UsageFault,
 )
 from digitalhub_runtime_python.hub import Hub
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.spec import RunSpec, SourceSpec
-
-logger = logging.getLogger(__name__)
 
 Fetch = Callable[[SourceSpec, Path, Settings], sources.Fetched]
 
@@ -43,6 +43,8 @@ class Outcome:
     error: BaseException | None = None
     """What was raised, as it is: the user's exception, or one of our faults."""
     exit_status: int = EXIT_OK
+    undelivered: PlatformFault | None = None
+    """Why the status could not be reported; says where the hub has kept it."""
 
 
 @dataclass(frozen=True)
@@ -63,40 +65,33 @@ def run_job(
 ) -> Outcome:
     """Execute one run and report what became of it.
 
-    Never raises for a failing run: the outcome has the error. A report that cannot be delivered
-    raises PlatformFault, after the hub has kept the report on disk.
+    Never raises for a failing run, nor for a report that cannot be delivered: the outcome has both.
     """
     outcome = Outcome()
-    with workspace(settings) as place:
-        code = place / "code"
-        secrets: tuple[str, ...] = ()
+    run: RunSpec | None = None
+    with ExitStack() as stack:
+        code = None
         try:
-            run = hub.load_run()
-            secrets = run.secrets
-            with prepared(
-                hub, run, settings, code, outcome.status, module_name, fetch=fetch
-            ) as ready:
-                event = _once(lambda: context.make_job_event(run))
-                bound = arguments.compose(
-                    ready.signature,
-                    run.parameters,
-                    arguments.Resolved(ready.inputs),
-                    injected={**ready.injected, "event": event, "events": event},
-                    lax=bool(run.extra.get("lax_parameters")),
-                )
-                value = invoke.call(ready.handler, bound)
-                collected = outputs.collect(
-                    value, ready.outputs, run, hub.store_output, place / "outputs"
-                )
-                outcome.status.update(results=collected.results, outputs=collected.outputs)
-                collected.raise_for_problems()
+            run = _loaded(hub)
+            place = stack.enter_context(workspace(settings))
+            code = place / "code"
+            ready = stack.enter_context(
+                prepared(hub, run, settings, code, outcome.status, module_name, fetch=fetch)
+            )
+            value = _call(ready, run)
+            collected = outputs.collect(
+                value, ready.outputs, run, hub.store_output, place / "outputs"
+            )
+            outcome.status.update(results=collected.results, outputs=collected.outputs)
+            collected.raise_for_problems()
         except BaseException as exc:  # noqa: BLE001 - reported, and handed to the caller as it is
-            outcome.error = exc
-            outcome.exit_status = exit_status(exc)
-            error = report.redact(report.describe(exc, code), settings.secret_values(secrets))
+            secrets = settings.secret_values(run.secrets if run else ())
+            outcome.error, outcome.exit_status = exc, exit_status(exc)
+            error = report.redact(report.describe(exc, code), secrets)
             outcome.status["error"] = {**error, "exit_status": outcome.exit_status}
-            logger.debug("the run failed", exc_info=True)
-        hub.report(outcome.status)
+    # A platform that did not give the run takes no report of it either.
+    if run is not None or not isinstance(outcome.error, PlatformFault):
+        _report(hub, outcome)
     return outcome
 
 
@@ -110,6 +105,7 @@ def prepared(
     module_name: str = "",
     make_context: Callable[..., Any] = context.make_context,
     fetch: Fetch = sources.fetch,
+    call: Callable[..., Any] = invoke.call,
 ) -> Iterator[ReadyFunction]:
     """Fetch, import and initialise a run's function; a job does it once, a service once per worker.
 
@@ -118,6 +114,7 @@ def prepared(
         status: gets `source`, the revision that was fetched.
         make_context: makes the Nuclio context from the two callables for `project` and `run`.
         fetch: brings the code into `code`, or says where it lies.
+        call: calls the init function; a service has a loop of its own for one that is async.
     """
     code.mkdir(parents=True, exist_ok=True)
     fetched = fetch(run.source, code, settings)
@@ -128,6 +125,10 @@ def prepared(
             fetched.root, fetched.main, run.source.handler, run.source.init_function, module_name
         )
         signature = arguments.read_signature(function.handler)
+        if run.action == "job":
+            # Before inputs are fetched and init runs, which may take minutes.
+            given = (run.parameters, arguments.Resolved(run.inputs))
+            arguments.check(signature, *given, injected=arguments.RESERVED, lax=_is_lax(run))
         inputs = _resolve_inputs(hub, run, signature)
         the_context = _once(lambda: make_context(hub.project, hub.run))
         injected: dict[str, Callable[[], Any]] = {
@@ -136,7 +137,7 @@ def prepared(
             "context": the_context,
         }
         if function.init is not None:
-            _initialise(function.init, run, injected)
+            _initialise(function.init, run, injected, call)
         yield ReadyFunction(function.handler, signature, function.outputs, inputs, injected)
 
 
@@ -153,26 +154,83 @@ def exit_status(exc: BaseException) -> int:
 
 @contextmanager
 def workspace(settings: Settings) -> Iterator[Path]:
-    """A folder of the run's own, removed at its end."""
-    settings.workspace.mkdir(parents=True, exist_ok=True)
+    """A folder of the run's own, removed at its end.
+
+    Raises:
+        UsageFault: usage/workspace, it cannot be made.
+    """
     # resolve(): on some systems the temporary folder is a link, and paths are compared as text.
-    place = Path(tempfile.mkdtemp(prefix="dhpy-", dir=settings.workspace)).resolve()
+    place = settings.workspace.absolute().resolve() / f"dhpy-{os.urandom(6).hex()}"
+    try:
+        place.mkdir(mode=0o700, parents=True)
+    except OSError as exc:
+        raise UsageFault(
+            "usage/workspace",
+            f"The workspace {settings.workspace} cannot be written: {exc.strerror}.",
+            "Set DHPY_WORKSPACE to a folder that can be.",
+        ) from exc
     try:
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
+def _loaded(hub: Hub) -> RunSpec:
+    run = hub.load_run()
+    if run.action != "job":
+        raise UsageFault(
+            "usage/action",
+            f"Run {run.id!r} is of kind {run.kind!r}, and only a job is executed like this.",
+            "Run the function with the action job.",
+        )
+    return run
+
+
+def _call(ready: ReadyFunction, run: RunSpec) -> Any:
+    event = _once(lambda: context.make_job_event(run))
+    bound = arguments.compose(
+        ready.signature,
+        run.parameters,
+        arguments.Resolved(ready.inputs),
+        injected={**ready.injected, "event": event, "events": event},
+        lax=_is_lax(run),
+    )
+    try:
+        return invoke.call(ready.handler, bound)
+    except SystemExit as exc:
+        if exc.code:
+            raise
+        return ()  # sys.exit(0): it ended well, and returned nothing
+
+
+def _report(hub: Hub, outcome: Outcome) -> None:
+    try:
+        hub.report(outcome.status)
+    except PlatformFault as fault:
+        outcome.undelivered = fault
+        if outcome.error is None:
+            outcome.error, outcome.exit_status = fault, fault.exit_status
+
+
+def _is_lax(run: RunSpec) -> bool:
+    return bool(run.extra.get("lax_parameters"))  # `dhpy run -p`: the values are text
+
+
 def _resolve_inputs(hub: Hub, run: RunSpec, signature: arguments.Signature) -> dict[str, Any]:
     """The run's inputs as what the signature's hints ask for; names it does not take stay keys."""
 
-    def resolve(value: Any, form: str) -> Any:
+    def resolve(name: str, value: Any, form: str) -> Any:
         if isinstance(value, list):
-            return [resolve(item, form) for item in value]
-        return hub.resolve_input(value, form)
+            return [resolve(name, item, form) for item in value]
+        if isinstance(value, dict):
+            return {key: resolve(name, item, form) for key, item in value.items()}
+        try:
+            return hub.resolve_input(value, form)
+        except ArgumentFault as fault:
+            raise ArgumentFault(fault.code, f"{name!r}: {fault.message}", fault.hint) from fault
 
     return {
-        name: resolve(key, arguments.input_form(signature.hints.get(name)))
+        name: resolve(name, key, arguments.input_form(signature.hints.get(name)))
         if signature.names(name) or signature.takes_any
         else key
         for name, key in run.inputs.items()
@@ -184,10 +242,13 @@ def _initialise(
 ) -> None:
     """Call `init_function(context, **init_parameters)`; its first parameter may have any name."""
     signature = arguments.read_signature(init)
-    first = next(iter(signature.parameters), None)
-    if first is not None and first not in run.init_parameters:
-        injected = {**injected, first: injected["context"]}
-    invoke.call(init, arguments.compose(signature, run.init_parameters, injected=injected))
+    first = signature.first_positional()
+    if first not in (None, *injected, *run.init_parameters):
+        injected = {**injected, str(first): injected["context"]}
+    bound = arguments.compose(
+        signature, run.init_parameters, injected=injected, what="the init function"
+    )
+    invoke.call(init, bound)
 
 
 def _once(make: Callable[[], Any]) -> Callable[[], Any]:
