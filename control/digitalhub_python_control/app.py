@@ -75,6 +75,7 @@ def _platform_routes() -> list[Route]:
         _route("GET", "/health", platform_info.health),
         Route("/metrics", metrics.respond, methods=["GET"]),
         _route("GET", "/api/auth", platform_info.who),
+        _route("GET", "/api/status", platform_info.status),
         _route("GET", "/.well-known/configuration", platform_info.configuration),
     ]
 

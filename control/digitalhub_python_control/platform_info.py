@@ -13,6 +13,11 @@ def health(call: Call) -> Json:
     return {"status": "UP", "version": __version__}
 
 
+def status(call: Call) -> Json:
+    """What `dhpy status` shows; Core has no such thing."""
+    return {"version": __version__, "runs": call.store.count_runs()}
+
+
 def who(call: Call) -> Json:
     """SDK 0.15 asks this before every file operation; only the status counts."""
     return {"user": call.user}

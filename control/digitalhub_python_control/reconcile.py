@@ -78,6 +78,7 @@ class Reconciler:
         self._preparing = threading.BoundedSemaphore(PREPARING)
         self._prepared: dict[_Key, Future[dict[str, Any]]] = {}
         self._working: Counter[str] = Counter()
+        self._doubtful: set[str] = set()
         self._runs: list[RunRecord] = []
         self._read_at = self._swept_at = float("-inf")
         self._strays_ended = False
@@ -145,9 +146,11 @@ class Reconciler:
         except UsageFault:
             return Progress("absent")
         except Exception:
-            # Not a reason to give a run up that may be alive: too many open files, say.
-            logger.exception("run %s/%s cannot be looked at", run.project, run.id)
-            return Progress("alive")
+            # Too many open files, say: no reason to give up a run that may be alive.
+            if run.id not in self._doubtful:
+                logger.exception("run %s/%s cannot be looked at", run.project, run.id)
+                self._doubtful.add(run.id)
+            return Progress("alive" if run.state in ("RUNNING", "STOP") else "absent")
 
     def _step(self, run: RunRecord, look: Progress) -> bool:
         """One action at most; whether something was done."""

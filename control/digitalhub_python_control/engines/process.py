@@ -213,7 +213,8 @@ def ignored_parameters(spec: Mapping[str, Any]) -> list[str]:
 def _read_exit(attempt: Path) -> int | None:
     try:
         return int((attempt / "exit").read_text(encoding="ascii"))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
+        # A crash of the machine may leave an empty file, which says nothing.
         return None
 
 
