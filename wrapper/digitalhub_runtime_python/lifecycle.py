@@ -238,7 +238,10 @@ def _resolve_inputs(hub: Hub, run: RunSpec, signature: arguments.Signature) -> d
 
 
 def _initialise(
-    init: Callable[..., Any], run: RunSpec, injected: dict[str, Callable[[], Any]]
+    init: Callable[..., Any],
+    run: RunSpec,
+    injected: dict[str, Callable[[], Any]],
+    call: Callable[..., Any],
 ) -> None:
     """Call `init_function(context, **init_parameters)`; its first parameter may have any name."""
     signature = arguments.read_signature(init)
@@ -246,9 +249,13 @@ def _initialise(
     if first not in (None, *injected, *run.init_parameters):
         injected = {**injected, str(first): injected["context"]}
     bound = arguments.compose(
-        signature, run.init_parameters, injected=injected, what="the init function"
+        signature,
+        run.init_parameters,
+        injected=injected,
+        lax=_is_lax(run),
+        what="the init function",
     )
-    invoke.call(init, bound)
+    call(init, bound)
 
 
 def _once(make: Callable[[], Any]) -> Callable[[], Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -17,11 +17,14 @@ from typing import Any, Callable
 
 from digitalhub_runtime_python.decorator import OutputDeclaration, declared_outputs
 from digitalhub_runtime_python.errors import HandlerFault
+from digitalhub_runtime_python.report import is_below
 
 # sys.path and sys.modules belong to the whole process: one run at a time changes them.
 _IMPORTS = threading.RLock()
 
 _MARK = "__digitalhub_import__"
+ROOT_MARK = "__digitalhub_root__"
+"""Global of the handler's module: the folder with the run's code."""
 
 
 @dataclass(frozen=True)
@@ -73,28 +76,85 @@ def raised_by_import(exc: BaseException) -> bool:
     return getattr(exc, _MARK, False)
 
 
-@contextmanager
+@contextlib.contextmanager
 def importable(root: Path) -> Iterator[None]:
-    """Put `root` first on sys.path, and forget on leaving what was imported from it."""
-    entry = str(root)
+    """Put `root` first on sys.path; on leaving, forget what was imported from it.
+
+    Modules of the process that have the name of one in `root` are set aside meanwhile: the code's
+    own `utils.py` is what its `import utils` means, whatever the caller has imported.
+    """
     with _IMPORTS:
-        sys.path.insert(0, entry)
+        aside = _set_aside(root)
+        path, modules = set(sys.path), set(sys.modules)
+        sys.path.insert(0, str(root))
         # A folder that filled up after the path was last listed would look empty to the finders.
         importlib.invalidate_caches()
     try:
         yield
     finally:
         with _IMPORTS:
-            if entry in sys.path:
+            if str(root) in sys.path:
+                sys.path.remove(str(root))
+            for entry in [e for e in sys.path if e not in path and is_below(e, root)]:
                 sys.path.remove(entry)
-            for name, module in list(sys.modules.items()):
-                if str(getattr(module, "__file__", None) or "").startswith(entry + "/"):
+            for name in [n for n, m in list(sys.modules.items()) if _lies_in(m, root)]:
+                if name not in modules:
                     del sys.modules[name]
-            sys.path_importer_cache.pop(entry, None)
+            for entry in [e for e in sys.path_importer_cache if is_below(e, root)]:
+                del sys.path_importer_cache[entry]
+            for name, module in aside.items():
+                if Path(
+                    module.__dict__.get("__file__") or "/"
+                ).exists():  # not those of a run that has ended
+                    sys.modules.setdefault(name, module)
+
+
+def own_modules() -> list[ModuleType]:
+    """Every module of users' code that is imported now, of whichever run of this process."""
+    modules = [m for m in list(sys.modules.values()) if isinstance(m, ModuleType)]
+    roots = {root for m in modules if (root := m.__dict__.get(ROOT_MARK)) is not None}
+    return [m for m in modules if any(_lies_in(m, root) for root in roots)]
+
+
+def _set_aside(root: Path) -> dict[str, ModuleType]:
+    """Take the modules out of sys.modules that hide one of `root`'s."""
+    # A folder without __init__.py hides nothing but another such folder.
+    names = {p.name: (p / "__init__.py").exists() for p in root.iterdir() if p.is_dir()}
+    names.update({p.stem: True for p in root.glob("*.py") if p.stem != "__main__"})
+    hiding = {
+        name: module
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0] in names
+        and isinstance(module, ModuleType)
+        and not _lies_in(module, root)
+        and _may_move(module, code=names[name.partition(".")[0]])
+    }
+    for name in hiding:
+        del sys.modules[name]
+    return hiding
+
+
+def _may_move(module: ModuleType, *, code: bool) -> bool:
+    """Not the standard library nor ourselves, whatever the code's files are called."""
+    file = module.__dict__.get("__file__")
+    if not file:
+        return "__path__" in module.__dict__  # a folder without __init__.py
+    own = (Path(inspect.__file__).parent, Path(__file__).parent)
+    return code and not any(is_below(file, place) for place in own)
+
+
+def _lies_in(module: object, root: Path) -> bool:
+    # Not getattr: a lazy module would import what it stands for.
+    names = getattr(module, "__dict__", {})
+    places = [names.get("__file__")]
+    with contextlib.suppress(KeyError, TypeError):  # a folder whose parent is forgotten; no list
+        places += names.get("__path__") or ()
+    return any(is_below(str(place or ""), root) for place in places)
 
 
 def _import(root: Path, main: Path | None, handler: str, name: str) -> ModuleType:
     file = _file_of(root, main, handler.rpartition(":")[0])
+    _add_siblings(file, root)
     dotted = ".".join(file.relative_to(root).with_suffix("").parts)
     if dotted.endswith(".__init__"):
         dotted = dotted[: -len(".__init__")]
@@ -103,17 +163,29 @@ def _import(root: Path, main: Path | None, handler: str, name: str) -> ModuleTyp
     try:
         if in_package and importable_name:
             # Relative imports in it need its own name and its parents.
-            _forget_others(dotted.partition(".")[0], root)
-            return importlib.import_module(dotted)
-        own_name = dotted if importable_name else file.stem.replace("-", "_")
-        return _import_file(file, name or own_name)
-    except Exception as exc:
+            module = importlib.import_module(dotted)
+        else:
+            own_name = dotted if importable_name else re.sub(r"\W", "_", file.stem)
+            module = _import_file(file, name or own_name, root)
+    except (Exception, SystemExit) as exc:
         # The exception stays the user's; the mark tells it from one that the handler raises.
-        setattr(exc, _MARK, True)
+        with contextlib.suppress(Exception):
+            setattr(exc, _MARK, True)
         raise
+    module.__dict__.setdefault(ROOT_MARK, root)
+    return module
 
 
-def _import_file(file: Path, name: str) -> ModuleType:
+def _add_siblings(file: Path, root: Path) -> None:
+    """Put a file's folder (a package's parent) on sys.path, so that `src/main.py` finds `src/helper.py`."""
+    folder = file.parent
+    while folder != root and (folder / "__init__.py").exists():
+        folder = folder.parent
+    if str(folder) not in sys.path:
+        sys.path.insert(sys.path.index(str(root)) + 1 if str(root) in sys.path else 0, str(folder))
+
+
+def _import_file(file: Path, name: str, root: Path) -> ModuleType:
     existing = sys.modules.get(name)
     if existing is not None and getattr(existing, "__file__", None) == str(file):
         return existing
@@ -125,7 +197,7 @@ def _import_file(file: Path, name: str) -> ModuleType:
             "Name a .py file in the handler.",
         )
     module = importlib.util.module_from_spec(spec)
-    module.__dict__["__digitalhub_run__"] = True  # its classes are pickled by value
+    module.__dict__[ROOT_MARK] = root
     sys.modules[name] = module  # before exec, as import does: dataclasses and pickle look it up
     try:
         # Not loader.exec_module: its bytecode cache knows a file by size and second, so two
@@ -135,16 +207,6 @@ def _import_file(file: Path, name: str) -> ModuleType:
         sys.modules.pop(name, None)
         raise
     return module
-
-
-def _forget_others(top: str, root: Path) -> None:
-    """Drop a package of this name that another run, in another folder, has left in sys.modules."""
-    loaded = sys.modules.get(top)
-    places = [str(getattr(loaded, "__file__", "") or ""), *getattr(loaded, "__path__", [])]
-    if loaded is None or any(place.startswith(str(root)) for place in places):
-        return
-    for name in [n for n in sys.modules if n == top or n.startswith(top + ".")]:
-        del sys.modules[name]
 
 
 def _file_of(root: Path, main: Path | None, module: str) -> Path:
@@ -213,6 +275,8 @@ def _find(module: ModuleType, dotted: str) -> Callable[..., Any]:
 def _nearest(wanted: str, existing: list[str], verb: str) -> str:
     if not existing:
         return f"{verb} none."
+    import difflib  # only for an error
+
     close = difflib.get_close_matches(wanted, existing, n=1)
     listed = ", ".join(existing[:12]) + (", …" if len(existing) > 12 else "")
     return (f"Did you mean {close[0]!r}? " if close else "") + f"{verb} {listed}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 
 from digitalhub_runtime_python.errors import Fault
 
-OWN_CODE = str(Path(__file__).parent)
+OWN_CODE = f"{Path(__file__).parent}/"
+IMPORTLIB = f"{Path(importlib.__file__).parent}/"
 MESSAGE_LIMIT = 4_000
 """Characters of an exception's text that are kept: a status is read whole by every list of runs."""
 TRACEBACK_LIMIT = 20_000
@@ -21,30 +23,42 @@ def describe(exc: BaseException, root: Path | None = None) -> dict[str, Any]:
     """An exception as `status.error`: type, message, file, line, traceback; code for our faults.
 
     Our own frames are cut, and files below `root`, the folder of the user's code, are named
-    relative to it.
+    relative to it. Never raises, whatever the exception is made of.
     """
-    error: dict[str, Any] = {"type": _type_name(exc), "message": _clip(_text(exc), MESSAGE_LIMIT)}
+    error: dict[str, Any] = {"type": _type_name(exc), "message": clip(text_of(exc), MESSAGE_LIMIT)}
     if isinstance(exc, Fault):
         return {**error, "code": exc.code, "exit_status": exc.exit_status}
-    if isinstance(exc, SyntaxError) and exc.filename:
-        # The place of a syntax error is in the exception; its frames are the importer's.
-        error.update(file=_relative(exc.filename, root), line=exc.lineno)
-        trace = traceback.TracebackException(type(exc), exc, None)
-        trace.filename = error["file"]
+    try:
+        place, trace = _locate(exc, root)
+        text = "".join(trace.format())
+    except Exception as broken:  # noqa: BLE001 - an exception that cannot be shown must not hide that there was one
+        place = {}
+        text = f"{error['type']}: {error['message']}\n(its traceback cannot be shown: {_type_name(broken)})\n"
+    return {**error, **place, "traceback": clip(text, TRACEBACK_LIMIT, keep_end=True)}
+
+
+def _locate(
+    exc: BaseException, root: Path | None
+) -> tuple[dict[str, Any], traceback.TracebackException]:
+    """(file and line, traceback to show) of an exception."""
+    trace = traceback.TracebackException(type(exc), exc, exc.__traceback__)
+    _cut(trace, root)
+    file, line = None, None
+    if isinstance(exc, SyntaxError) and _of_import(exc, root):
+        file, line = exc.filename, exc.lineno
+        trace.stack[:] = [f for f in trace.stack if not _is_machinery(f)]
+        trace.filename = _relative(str(file), root)
     else:
         frames = _user_frames(exc.__traceback__, root)
         if frames:
-            error.update(file=_relative(frames[-1].filename, root), line=frames[-1].lineno)
-        trace = traceback.TracebackException(type(exc), exc, exc.__traceback__)
-    _cut(trace, root)
-    error["traceback"] = _clip("".join(trace.format()), TRACEBACK_LIMIT, keep_end=True)
-    return error
+            file, line = frames[-1].filename, frames[-1].lineno
+    return {"file": _relative(file, root), "line": line} if file else {}, trace
 
 
 def summary(error: Mapping[str, Any]) -> str:
     """One line for `status.message`: type, text, and where."""
     lines = str(error.get("message") or "").strip().splitlines()
-    first = _clip(lines[0] if lines else "", 500)
+    first = clip(lines[0] if lines else "", 500)
     where = f" ({error['file']}, line {error['line']})" if error.get("file") else ""
     name = "" if error.get("code") else str(error.get("type") or "")
     return f"{name}{': ' if name and first else ''}{first}{where}"
@@ -68,36 +82,54 @@ def _type_name(exc: BaseException) -> str:
     return cls.__qualname__ if plain else f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _text(exc: BaseException) -> str:
-    if isinstance(exc, SyntaxError):
-        return exc.msg or ""
+def text_of(exc: BaseException) -> str:
+    """An exception's text, also where its `__str__` raises."""
+    if isinstance(exc, SyntaxError) and exc.filename:
+        return str(exc.msg or "")  # the place is in the traceback, and in file and line
+    if isinstance(exc, SystemExit):
+        return f"the code called sys.exit({exc.code!r})"
     try:
         return str(exc)
     except Exception as broken:  # noqa: BLE001 - a __str__ of the user's that raises must not hide the error
         return f"<its text cannot be read: {type(broken).__name__}>"
 
 
-def _without_own(frames: list[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
-    """The frames below our last one; all of them where ours raised: then the fault is ours to see."""
-    own = [
-        i
-        for i, f in enumerate(frames)
-        if f.filename.startswith(OWN_CODE) or f.filename.startswith("<frozen importlib")
-    ]
-    return (frames[own[-1] + 1 :] if own else frames) or frames
+def is_below(path: str, root: Path | None) -> bool:
+    """Whether a file is `root`'s own: below it, and not in an environment that lies there."""
+    prefix = f"{root}/"
+    if root is None or not (path + "/").startswith(prefix):
+        return False
+    rest = path[len(prefix) - 1 :]
+    return "/site-packages/" not in rest and "/dist-packages/" not in rest
+
+
+def _of_import(exc: SyntaxError, root: Path | None) -> bool:
+    """Whether it is a file that cannot be compiled, and not text that the code itself compiles."""
+    return root is not None and is_below(str(exc.filename), root)
+
+
+def _is_machinery(frame: traceback.FrameSummary) -> bool:
+    return frame.filename.startswith((OWN_CODE, "<frozen importlib", IMPORTLIB))
+
+
+def _without_own(
+    frames: list[traceback.FrameSummary], root: Path | None
+) -> list[traceback.FrameSummary]:
+    """The frames that are not ours; all of them where the user has no part in it: the fault is ours to see."""
+    if root is not None and not any(is_below(f.filename, root) for f in frames):
+        return frames
+    return [f for f in frames if not _is_machinery(f)] or frames
 
 
 def _user_frames(tb: TracebackType | None, root: Path | None) -> list[traceback.FrameSummary]:
     """The frames that are not ours; where some lie in the user's own folder, up to the last of those."""
-    frames = _without_own(list(traceback.extract_tb(tb)))
-    if root is not None:
-        inside = [i for i, f in enumerate(frames) if f.filename.startswith(str(root))]
-        if inside:
-            return frames[: inside[-1] + 1]
-    return frames
+    frames = _without_own(list(traceback.extract_tb(tb)), root)
+    inside = [i for i, f in enumerate(frames) if is_below(f.filename, root)]
+    return frames[: inside[-1] + 1] if inside else frames
 
 
 def _cut(trace: traceback.TracebackException, root: Path | None) -> None:
+    """Take our own frames out, and read the source lines while the files are there."""
     seen: set[int] = set()
     todo: list[traceback.TracebackException | None] = [trace]
     while todo:
@@ -105,11 +137,9 @@ def _cut(trace: traceback.TracebackException, root: Path | None) -> None:
         if item is None or id(item) in seen:
             continue
         seen.add(id(item))
-        kept = _without_own(list(item.stack))
+        kept = _without_own(list(item.stack), root)
         for frame in kept:
-            _ = (
-                frame.line
-            )  # read the source line now, while the file is there and its path is known
+            _ = frame.line  # read by the name that the file has now
             frame.filename = _relative(frame.filename, root)
         item.stack[:] = kept
         todo += [item.__cause__, item.__context__, *(getattr(item, "exceptions", None) or [])]
@@ -120,7 +150,8 @@ def _relative(filename: str, root: Path | None) -> str:
     return filename[len(prefix) :] if prefix and filename.startswith(prefix) else filename
 
 
-def _clip(text: str, limit: int, *, keep_end: bool = False) -> str:
+def clip(text: str, limit: int, *, keep_end: bool = False) -> str:
+    """At most `limit` characters of a text, the first or the last ones."""
     if len(text) <= limit:
         return text
     return "…" + text[-limit:] if keep_end else text[:limit] + "…"
