@@ -129,7 +129,9 @@ class CoreHub:
         if self._session is not None and "outputs" in status:
             # What the handler logged by itself is found by its name too, as with upstream's runtime.
             logged = _session_module().logged(self._settings.project)
-            status = {**status, "outputs": {**logged, **status["outputs"]}}
+            # An entity that it also returned has its output's name already.
+            more = {n: k for n, k in logged.items() if k not in status["outputs"].values()}
+            status = {**status, "outputs": {**more, **status["outputs"]}}
         give_up = time.monotonic() + self._settings.report_timeout
         pause = 0.5
         while True:

@@ -13,8 +13,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from packaging.requirements import InvalidRequirement, Requirement
-
 from digitalhub_runtime_python.errors import UsageFault
 
 _URL = re.compile(r"(git\+)?[a-z]+://\S+")
@@ -43,6 +41,8 @@ def unmet(requirements: Iterable[str]) -> list[str]:
     """Those that this environment does not meet, each with what is installed instead."""
     import importlib.metadata
 
+    from packaging.requirements import Requirement
+
     problems = []
     for line in requirements:
         if _URL.fullmatch(line):
@@ -66,6 +66,9 @@ def _checked(line: Any) -> str:
     text = line.strip()
     if _URL.fullmatch(text):
         return text
+    # Here: a run's environment has the SDK, and so this module, but nothing to read requirements with.
+    from packaging.requirements import InvalidRequirement, Requirement
+
     try:
         Requirement(text)
     except InvalidRequirement as exc:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from digitalhub.context.api import get_context
 from digitalhub.entities._processors.processors import context_processor
 
 from digitalhub_runtime_python.sdk import compat
@@ -37,3 +38,8 @@ def open_session(project: str, run_id: str) -> tuple[Any, Any]:
     run = context_processor.read_unversioned_entity(run_id, entity_type="run", project=project)
     compat.set_shared_run(run._context(), run)
     return the_project, run
+
+
+def logged(project: str) -> dict[str, str]:
+    """Name -> key of what the current run has logged by itself; SDK 0.14 does not keep it."""
+    return dict(getattr(get_context(project), "logged", None) or {})

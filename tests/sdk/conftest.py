@@ -1,0 +1,144 @@
+"""The real SDK, as a user's process has it, against the real control plane on loopback.
+
+SDK 0.14 reads the environment when it is imported, and what a plug-in registers stays for the
+process: so every scenario is a script in a process of its own, in a fresh folder with a fresh home.
+A script says what it saw with `show(name=value, …)`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+from digitalhub_python_control.clientenv import client_environment, foreign_variables
+from digitalhub_python_control.settings import ControlSettings
+
+PRELUDE = """
+import atexit as _atexit, json as _json, os as _os, sys as _sys
+_seen = {}
+def show(**values):
+    _seen.update(values)
+_atexit.register(lambda: print("\\n@@" + _json.dumps(_seen, default=str), flush=True))
+import requests as _requests
+sent = []
+_send = _requests.Session.send
+def _spy(self, request, **kwargs):
+    sent.append(f"{request.method} {request.path_url}")
+    return _send(self, request, **kwargs)
+_requests.Session.send = _spy
+PROJECT = _os.environ["TEST_PROJECT"]
+VERSION = "PYTHON%d_%d" % _sys.version_info[:2]
+"""
+
+
+@dataclass
+class Platform:
+    """A control plane that listens."""
+
+    url: str
+    home: Path
+    env: dict[str, str]
+    """What a process needs to be its client."""
+
+
+@dataclass
+class Seen:
+    """What a script left."""
+
+    values: dict[str, Any]
+    stdout: str
+    stderr: str
+    returncode: int
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.values[name]
+        except KeyError:
+            raise AttributeError(f"the script did not show {name!r}") from None
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """The embedded control plane with its process engine."""
+    home = tmp_path_factory.mktemp("platform")
+    # Environments of runs are expensive and belong to the machine: they stay where they always are.
+    env = {**os.environ, "DHPY_HOME": str(home), "DHPY_PORT": "0", "DHPY_HOST": "127.0.0.1"}
+    with (home / "server.log").open("wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "digitalhub_python_control"], env=env, stdout=log, stderr=log
+        )
+    try:
+        yield _ready(server, home, env)
+    finally:
+        server.send_signal(signal.SIGTERM)
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _ready(server: subprocess.Popen[bytes], home: Path, env: dict[str, str]) -> Platform:
+    place = home / "server.json"
+    give_up = time.monotonic() + 60
+    while not place.exists():
+        if server.poll() is not None or time.monotonic() > give_up:
+            pytest.fail(f"the control plane does not start:\n{(home / 'server.log').read_text()}")
+        time.sleep(0.05)
+    url = json.loads(place.read_text())["url"]
+    client = {k: v for k, v in os.environ.items() if not k.startswith(("DH", "AWS_", "S3_"))}
+    variables = client_environment(url, ControlSettings.from_env(env), os.environ)
+    client.update(variables)
+    for name in foreign_variables(variables):
+        client.pop(name, None)
+    return Platform(url, home, client)
+
+
+@pytest.fixture
+def project(request: pytest.FixtureRequest) -> str:
+    """A project name that no other test uses."""
+    return f"p-{abs(hash(request.node.nodeid)) % 10**10:010d}"
+
+
+Script = Callable[..., Seen]
+
+
+@pytest.fixture
+def script(platform: Platform, project: str, tmp_path: Path) -> Script:
+    """Run code as a user's script; `fails=True` where it has to end with an uncaught exception."""
+
+    def run(code: str, *, fails: bool = False, files: dict[str, str] | None = None, **env: str) -> Seen:
+        folder = tmp_path / "work"
+        folder.mkdir(exist_ok=True)
+        (tmp_path / "home").mkdir(exist_ok=True)
+        for name, text in (files or {}).items():
+            place = folder / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(textwrap.dedent(text), "utf-8")
+        main = tmp_path / "script.py"
+        main.write_text(PRELUDE + textwrap.dedent(code), "utf-8")
+        environment = {**platform.env, "HOME": str(tmp_path / "home"), "TEST_PROJECT": project, **env}
+        done = subprocess.run(
+            [sys.executable, str(main)],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        stdout, _, seen = done.stdout.rpartition("\n@@")
+        return Seen(json.loads(seen), stdout, done.stderr, done.returncode)
+
+    return run
