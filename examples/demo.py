@@ -42,6 +42,8 @@ def main() -> int:
             **os.environ,
             "DHPY_HOME": home,
             "DHPY_PORT": "0",
+            # SDK 0.15 announces what 0.16 will call log_dataitem(kind="table"); 0.14 knows no other name.
+            "PYTHONWARNINGS": "ignore::UserWarning:digitalhub.entities.dataitem.crud",
             "PATH": os.pathsep.join([str(bin_folder), os.environ["PATH"]]),
         }
         dhpy = str(bin_folder / "dhpy")
