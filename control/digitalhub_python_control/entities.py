@@ -183,7 +183,7 @@ def new_entity(plural: str, project: str, sent: Mapping[str, Any], user: str, no
         identity = name = check_project_name(sent.get("name"))
         project = name
     else:
-        check_same(sent.get("project"), project, "project")
+        # The address decides on the project: an import into another one sends the old name.
         identity = check_name(sent.get("id") or uuid.uuid4().hex, "id")
         name = check_name(sent.get("name"), "name") if entity_type.versioned else identity
     metadata = _mapping(sent, "metadata")
