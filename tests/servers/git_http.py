@@ -139,7 +139,7 @@ def git_server(folder: Path, context: ssl.SSLContext | None = None) -> Iterator[
             done = subprocess.run(command, env=environ, input=body, capture_output=True)
             head, _, content = done.stdout.partition(b"\r\n\r\n")
             lines = [line.split(": ", 1) for line in head.decode().split("\r\n") if ": " in line]
-            headers = {name: value for name, value in lines}
+            headers = dict(lines)
             status = int(headers.pop("Status", "200").split()[0])
             self.answer(status, list(headers.items()), content)
 

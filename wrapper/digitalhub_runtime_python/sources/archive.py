@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import struct
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -17,6 +19,16 @@ RATIO_FROM = 16 << 20
 """Bytes unpacked from which the ratio counts: below, there is nothing to protect."""
 MAX_LINK = 4096
 """Bytes of a link's target: PATH_MAX."""
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    OverflowError,
+    ValueError,
+)
+"""What zipfile raises for damaged archives; which of them depends on where, and on the Python."""
 
 
 def extract(path: Path, dest: Path, what: str) -> None:
@@ -35,9 +47,12 @@ def extract(path: Path, dest: Path, what: str) -> None:
     links: list[tuple[PurePosixPath, bytes]] = []
     try:
         with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
+            for _ in archive.infolist():
                 budget.entry()
+            for member in archive.infolist():
                 name = _name(member, what)
+                if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise _bad(what, f"{name} is packed by method {member.compress_type}")
                 kind = stat.S_IFMT(member.external_attr >> 16)
                 if member.is_dir() or member.filename.endswith("\\"):
                     (dest / name).mkdir(parents=True, exist_ok=True)
@@ -47,15 +62,19 @@ def extract(path: Path, dest: Path, what: str) -> None:
                     _file(archive, member, dest / name, budget, packed)
                 else:
                     raise _bad(what, f"{name} is neither a file nor a folder nor a link")
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as exc:
+        _make_links(dest, links)
+    except DAMAGED as exc:
         raise _bad(what, str(exc) or type(exc).__name__, _head(path)) from exc
     except RuntimeError as exc:  # what zipfile raises for a password
         raise _bad(what, str(exc)) from exc
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as exc:
-        raise _bad(what, f"two members claim the name {_relative(exc.filename, dest)}") from exc
-    # Last of all, so that nothing is ever written through one.
-    for name, target in links:
-        _make_link(dest / name, target, what)
+        raise _bad(
+            what, f"two members claim the name {_relative(exc.filename2 or exc.filename, dest)}"
+        ) from exc
+    except OSError as exc:
+        if exc.errno in (errno.EINVAL, errno.ENAMETOOLONG):  # a damaged offset; a name
+            raise _bad(what, str(exc.strerror)) from exc
+        raise
     tree.check_links(dest, what)
 
 
@@ -91,12 +110,12 @@ def _link(archive: zipfile.ZipFile, member: zipfile.ZipInfo, what: str) -> bytes
     return target
 
 
-def _make_link(path: Path, target: bytes, what: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        path.symlink_to(os.fsdecode(target))
-    except FileExistsError as exc:
-        raise _bad(what, f"two members claim the name {path.name}") from exc
+def _make_links(dest: Path, links: list[tuple[PurePosixPath, bytes]]) -> None:
+    # After all files, and after all folders, so that nothing is ever written through a link.
+    for name, _ in links:
+        (dest / name).parent.mkdir(parents=True, exist_ok=True)
+    for name, target in links:
+        (dest / name).symlink_to(os.fsdecode(target))
 
 
 def _relative(path: object, dest: Path) -> str:
@@ -115,5 +134,6 @@ def _bad(what: str, why: str, hint: str = "") -> SourceFault:
     return SourceFault(
         "source/bad-archive",
         f"The archive {what} cannot be unpacked: {why}.",
-        hint or "Make it anew (zip -r code.zip .) and upload it again; only zip is known.",
+        hint
+        or "Make it anew (zip -r code.zip .) and upload it again; only zip with deflate is known.",
     )

@@ -167,15 +167,17 @@ def _relative(uri: SourceUri, key: str, prefix: str) -> PurePosixPath:
 
 
 def _fault(uri: SourceUri, exc: Exception, anonymous: bool) -> SourceFault:
-    # The client's text is a page of its own structures, with the request's address in it.
+    # The client's text is a page of its own structures; of a listing it makes no kinds of error.
     text = str(exc)
-    said = re.search(r"<Code>(\w+)</Code>", text)
-    if isinstance(exc, FileNotFoundError):
+    reason = re.search(r"<Code>(\w+)</Code>", text)
+    status = re.search(r"status: (\d{3})", text)
+    refused = isinstance(exc, (PermissionDeniedError, UnauthenticatedError))
+    if isinstance(exc, FileNotFoundError) or (status and status[1] == "404"):
         code, what, hint = "source/not-found", "does not exist", "Check bucket and key."
-    elif isinstance(exc, (PermissionDeniedError, UnauthenticatedError)) and anonymous:
+    elif (refused or (status and status[1] in ("401", "403"))) and anonymous:
         code, what = "source/auth-required", "may not be read without credentials"
         hint = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
-    elif isinstance(exc, (PermissionDeniedError, UnauthenticatedError)):
+    elif refused or (status and status[1] in ("401", "403")):
         code, what = "source/auth-refused", "may not be read with these credentials"
         hint = "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or their age."
     elif re.search(r"certificate|tls|TLS|UnknownIssuer", text):
@@ -187,4 +189,4 @@ def _fault(uri: SourceUri, exc: Exception, anonymous: bool) -> SourceFault:
     else:
         code, what = "source/unavailable", f"cannot be had: {text.splitlines()[0][:200]}"
         hint = "Check the address and AWS_ENDPOINT_URL, or try again later."
-    return SourceFault(code, f"{uri.shown} {what}{f' ({said[1]})' if said else ''}.", hint)
+    return SourceFault(code, f"{uri.shown} {what}{f' ({reason[1]})' if reason else ''}.", hint)

@@ -81,8 +81,8 @@ def parse(text: str) -> SourceUri:
 
 
 def redact(text: str) -> str:
-    """A URL in free text without its user and password; for text that `parse` has not accepted."""
-    return re.sub(r"(?<=://)[^\s]*@", "***@", text)
+    """Free text with the user and password of every URL in it replaced by `***`."""
+    return re.sub(r"(?<=://)\S*@", "***@", text)
 
 
 def _parse_url(text: str, scheme: str, rest: str) -> SourceUri:
@@ -113,7 +113,7 @@ def _parse_url(text: str, scheme: str, rest: str) -> SourceUri:
     if scheme.split("+")[0] == "git":
         ref, _, subfolder = parts.fragment.partition(":")
         if ref and _BAD_REF.search(ref):
-            raise _malformed(text, f"{ref!r} is no name of a branch, tag or commit")
+            raise _malformed(text, "what follows # is no name of a branch, tag or commit")
         subfolder, sha256 = _subfolder(text, subfolder), ""
     else:
         ref, (subfolder, sha256) = "", _options(text, parts.fragment)
@@ -142,7 +142,9 @@ def _parse_raw(text: str, scheme: str, rest: str) -> SourceUri:
     if not url:
         raise _malformed(text, "it names nothing")
     subfolder, sha256 = _options(text, fragment)
-    return SourceUri(scheme, url, redact(text), subfolder=subfolder, sha256=sha256)
+    # No such address has a password; one that looks like it, of whatever scheme, is not shown.
+    shown = re.sub(r"(?<=://)[^@]*:.*@", "***@", text)
+    return SourceUri(scheme, url, shown, subfolder=subfolder, sha256=sha256)
 
 
 def _options(text: str, fragment: str) -> tuple[str, str]:
@@ -168,12 +170,14 @@ def _subfolder(text: str, subfolder: str) -> str:
     try:
         return str(member_path(subfolder.rstrip("/")))
     except ValueError as exc:
-        raise _malformed(text, f"the subfolder {subfolder!r} {exc}") from exc
+        raise _malformed(text, f"the subfolder {exc}") from exc
 
 
 def _malformed(text: str, why: str) -> SourceFault:
+    # Where a malformed password ends is anybody's guess: at the last @.
+    shown = re.sub(r"(?<=://).*@", "***@", _CONTROL.sub("?", text))
     return SourceFault(
         "source/uri",
-        f"The code source {redact(_CONTROL.sub('?', text))!r} is not well formed: {why}.",
+        f"The code source {shown!r} is not well formed: {why}.",
         "See docs/reference/sources.md for the forms that there are.",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import ssl
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -53,8 +52,9 @@ def fetch(uri: SourceUri, dest: Path, settings: Settings) -> Fetched:
 
 
 def _client(url: str, environ: Mapping[str, str]) -> urllib3.PoolManager:
-    # The context reads SSL_CERT_FILE and SSL_CERT_DIR itself, and verifies.
-    options: dict[str, Any] = {"ssl_context": ssl.create_default_context(), "timeout": TIMEOUT}
+    # Not a context of our own: urllib3 1.26 cannot check an address that is no name with one. Its
+    # own takes the machine's authorities, or those of SSL_CERT_FILE and SSL_CERT_DIR.
+    options: dict[str, Any] = {"cert_reqs": "CERT_REQUIRED", "timeout": TIMEOUT}
     proxy = _proxy(url, environ)
     if not proxy:
         return urllib3.PoolManager(**options)
