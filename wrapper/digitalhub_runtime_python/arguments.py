@@ -6,16 +6,15 @@ of a JSON object body. Reserved names are injected over all of them.
 
 from __future__ import annotations
 
-import difflib
+import functools
 import inspect
 import logging
-import sys
 import typing
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
+from digitalhub_runtime_python.convert import clip, convert, type_name
 from digitalhub_runtime_python.errors import ArgumentFault
 
 logger = logging.getLogger(__name__)
@@ -153,37 +152,22 @@ def check(
 def describe(signature: Signature) -> str:
     """The parameters as a reader would write them: `(n: int, factor=2)`; the reserved ones left out."""
     shown = [
-        str(p.replace(annotation=signature.hints.get(n, p.annotation)))
-        for n, p in signature.parameters.items()
-        if n not in RESERVED
+        _shown(parameter, signature.hints.get(name))
+        for name, parameter in signature.parameters.items()
+        if name not in RESERVED
     ]
     return f"({', '.join([*shown, *(['**kwargs'] if signature.takes_any else [])])})"
 
 
-def convert(value: Any, hint: Any, *, lax: bool = False) -> Any:
-    """A JSON value as the annotated type.
-
-    Raises:
-        ValueError: it does not fit; the text reads after the argument's name.
-    """
-    if hint is Any or hint is _P.empty or hint is object:
-        return _from_text(value) if lax else value
-    if _is_instance(value, hint):
-        return value
-    if _mentions_pydantic(hint):
-        return _convert_pydantic(value, hint)
-    import msgspec
-
+def _shown(parameter: inspect.Parameter, hint: Any) -> str:
+    text = parameter.name if hint is None else f"{parameter.name}: {type_name(hint)}"
+    if parameter.default is _P.empty:
+        return text
     try:
-        return msgspec.convert(value, hint, strict=not lax, dec_hook=_decode)
-    except msgspec.ValidationError as exc:
-        if lax and isinstance(value, str) and (parsed := _from_text(value)) is not value:
-            return convert(parsed, hint)
-        raise ValueError(
-            f"expects {type_name(hint)}, got {type_name(type(value))} ({_clip(repr(value))}): {exc}"
-        ) from exc
-    except (TypeError, NotImplementedError):
-        return value  # a hint that is no data type (a Protocol, a Callable): nothing to convert to
+        default = clip(repr(parameter.default))
+    except Exception:  # noqa: BLE001 - the user's own __repr__
+        default = "…"
+    return f"{text} = {default}" if hint is not None else f"{text}={default}"
 
 
 def input_form(hint: Any) -> str:
@@ -205,24 +189,10 @@ _INPUT_FORMS = {
 }
 
 
-def type_name(hint: Any) -> str:
-    """A type as a reader would write it."""
-    if hint is type(None):
-        return "None"
-    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else _text(hint)
-
-
-def _text(hint: Any) -> str:
-    return str(hint).replace("typing.", "")
-
-
 def _hints(
     function: Callable[..., Any], parameters: Mapping[str, inspect.Parameter]
 ) -> dict[str, Any]:
-    target = (
-        function if inspect.isroutine(function) else type(function).__call__
-    )  # a callable object
-    target = inspect.unwrap(target)
+    target = _function_behind(function)
     try:
         found = typing.get_type_hints(target, include_extras=True)
     except Exception:  # noqa: BLE001 - one name that is imported for type checkers only; take the others
@@ -239,6 +209,17 @@ def _hints(
     return {n: h for n, h in found.items() if n in parameters and h is not _P.empty}
 
 
+def _function_behind(function: Any) -> Any:
+    """What holds the type hints of a callable: decorated, partial, a class, or an object."""
+    function = inspect.unwrap(function)
+    while isinstance(function, functools.partial):
+        function = inspect.unwrap(function.func)
+    if inspect.isroutine(function):
+        return function
+    method = "__init__" if isinstance(function, type) else "__call__"
+    return inspect.unwrap(getattr(function, method))
+
+
 def _split(signature: Signature, values: dict[str, Any]) -> Arguments:
     args: list[Any] = []
     for name, parameter in signature.parameters.items():
@@ -249,72 +230,7 @@ def _split(signature: Signature, values: dict[str, Any]) -> Arguments:
 
 
 def _unknown(name: str, signature: Signature) -> str:
+    import difflib  # only for an error
+
     close = difflib.get_close_matches(name, signature.parameters, n=1)
     return f"{name!r} is unknown" + (f" (did you mean {close[0]!r}?)" if close else "")
-
-
-def _is_instance(value: Any, hint: Any) -> bool:
-    if not isinstance(hint, type) or typing.get_origin(hint) is not None:
-        return False
-    try:
-        # bool is an int to Python, but an int argument given True is a mistake.
-        return isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool)
-    except TypeError:
-        return False
-
-
-def _decode(hint: Any, value: Any) -> Any:
-    """msgspec's hook for types that it does not know."""
-    if isinstance(value, hint):
-        return value
-    if isinstance(hint, type) and issubclass(hint, Path) and isinstance(value, str):
-        return hint(value)
-    maker = _MAKERS.get(f"{hint.__module__.partition('.')[0]}.{hint.__name__}")
-    if maker is not None:
-        return maker(hint, value)
-    if hint.__module__.startswith("digitalhub.entities"):
-        raise ValueError("an entity is passed by its key in inputs, not in parameters")
-    raise ValueError(f"a JSON value cannot become a {hint.__name__}")
-
-
-def _to_array(hint: Any, value: Any) -> Any:
-    return sys.modules["numpy"].asarray(value)  # the hint exists, so numpy is imported
-
-
-_MAKERS: dict[str, Callable[[Any, Any], Any]] = {
-    "numpy.ndarray": _to_array,
-    "pandas.DataFrame": lambda hint, value: hint(value),
-    "polars.DataFrame": lambda hint, value: hint(value),
-}
-
-
-def _mentions_pydantic(hint: Any) -> bool:
-    if "pydantic" not in sys.modules:
-        return False
-    if hasattr(hint, "model_validate") or hasattr(hint, "__pydantic_fields__"):
-        return True
-    return any(_mentions_pydantic(arg) for arg in typing.get_args(hint))
-
-
-def _convert_pydantic(value: Any, hint: Any) -> Any:
-    pydantic: Any = sys.modules["pydantic"]
-    try:
-        return pydantic.TypeAdapter(hint).validate_python(value)
-    except pydantic.ValidationError as exc:
-        raise ValueError(f"expects {type_name(hint)}, got {type_name(type(value))}: {exc}") from exc
-
-
-def _from_text(value: Any) -> Any:
-    """A command line's text as JSON where it is JSON, else as it is."""
-    if not isinstance(value, str):
-        return value
-    import json
-
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
-
-
-def _clip(text: str) -> str:
-    return text if len(text) <= 80 else text[:80] + "…"
