@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
+import json
 import re
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from pathlib import PurePath
 from typing import Any
+from uuid import UUID
 
 import pydantic
+from digitalhub.utils.generic_utils import CustomJsonEncoder
 
 from digitalhub_runtime_python.errors import UsageFault
 from digitalhub_runtime_python.sdk import kinds
@@ -165,17 +171,28 @@ def _key_of(value: Any, name: str) -> Any:
     return key
 
 
-def _check_json(what: str, values: Mapping[str, Any]) -> None:
-    """Refuse values that could not be sent to the platform, by name and type."""
-    from digitalhub.utils.generic_utils import dump_json  # knows numpy's scalars and dates
+class _Encoder(CustomJsonEncoder):  # type: ignore[misc]
+    """The SDK's encoder, which sends the printed text of whatever it does not know; here that is an error."""
 
+    def default(self, obj: Any) -> Any:
+        value = super().default(obj)
+        if isinstance(value, str) and not isinstance(obj, _AS_TEXT):
+            raise TypeError(f"{type(obj).__name__} is not JSON")
+        return value
+
+
+_AS_TEXT = (datetime.date, datetime.time, Decimal, PurePath, UUID)
+
+
+def _check_json(what: str, values: Mapping[str, Any]) -> None:
+    """Refuse values that would not reach the function as they are, by name and type."""
     for name, value in values.items():
         try:
-            dump_json(value)
+            json.dumps(value, cls=_Encoder)
         except (TypeError, ValueError, RecursionError) as exc:
             raise UsageFault(
                 "usage/parameter",
-                f"{what}[{name!r}] is a {type(value).__name__}, which is no JSON value ({exc}).",
+                f"{what}[{name!r}] is no JSON value, but a {type(value).__name__} ({exc}).",
                 "Log it as a dataitem or an artifact and pass its key in inputs.",
             ) from exc
 
