@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 API = "/api/v1"
 IN_PROJECT = "/api/v1/-/{project}"
 
+_CREATING = {"tasks": runs.create_task, "runs": runs.create}
+"""What is not created as every other type is."""
+
 
 def create_app(
     settings: ControlSettings, store: Store, reconciler: Reconciler | None = None
@@ -111,7 +114,7 @@ def _entity_routes() -> list[Route]:
 def _routes_of(plural: str) -> list[Route]:
     every, one = f"{IN_PROJECT}/{plural}", f"{IN_PROJECT}/{plural}/{{id}}"
     routes = [
-        _route("POST", every, runs.create if plural == "runs" else resources.creating(plural)),
+        _route("POST", every, _CREATING.get(plural) or resources.creating(plural)),
         _route("GET", every, resources.listing(plural)),
         _route("DELETE", every, removal.deleting_by_name(plural)),
         _route("GET", one, resources.reading(plural)),

@@ -40,6 +40,22 @@ def create(call: Call) -> Json:
     return add(call, "runs", run, target="RUN")
 
 
+def create_task(call: Call) -> Json:
+    """POST of a task, whose function must exist; its reference is stored with the function's id."""
+    check_project(call)
+    task = new_entity("tasks", call.project, call.document(), call.user, times.now())
+    function = _referred(call, task, "function", "functions")
+    kind, name = function["kind"], function["name"]
+    if kind != task["kind"].partition("+")[0]:
+        raise UsageFault(
+            "usage/kind",
+            f"A task of kind {task['kind']!r} cannot be of a function of kind {kind!r}.",
+            "Name the kind that belongs to the function.",
+        )
+    task["spec"]["function"] = f"{kind}://{call.project}/{name}:{function['id']}"
+    return add(call, "tasks", task)
+
+
 def merged(call: Call, run: Entity) -> Entity:
     """The run with its task's and its function's spec in it; the function's values always win.
 
@@ -53,9 +69,11 @@ def merged(call: Call, run: Entity) -> Entity:
             f"A run of kind {run['kind']!r} cannot be of a task of kind {task['kind']!r}.",
             f"Its kind is {task['kind']}:run.",
         )
-    run["spec"].setdefault("function", task["spec"].get("function"))
-    check_same(run["spec"]["function"], task["spec"].get("function") or "", "function")
-    function = _referred(call, run, "function", "functions")
+    function = _referred(call, task, "function", "functions")
+    if run["spec"].get("function") is not None:
+        named = _referred(call, run, "function", "functions")
+        check_same(named["id"], function["id"], "function's id")
+    run["spec"]["function"] = task["spec"]["function"]
     spec: dict[str, Any] = {"inputs": {}, "parameters": {}, "init_parameters": {}}
     for part in (task["spec"], run["spec"], function["spec"]):
         spec.update({key: value for key, value in part.items() if value is not None})

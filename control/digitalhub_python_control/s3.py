@@ -174,7 +174,33 @@ _OPERATIONS: tuple[tuple[str, str, tuple[str, ...], Operation], ...] = (
 )
 
 _SUBRESOURCES = frozenset(
-    ["acl", "attributes", "cors", "delete", "encryption", "legal-hold", "lifecycle", "location", "logging", "notification", "object-lock", "partNumber", "policy", "replication", "restore", "retention", "select", "tagging", "torrent", "uploadId", "uploads", "versionId", "versioning", "versions", "website"]
+    [
+        "acl",
+        "attributes",
+        "cors",
+        "delete",
+        "encryption",
+        "legal-hold",
+        "lifecycle",
+        "location",
+        "logging",
+        "notification",
+        "object-lock",
+        "partNumber",
+        "policy",
+        "replication",
+        "restore",
+        "retention",
+        "select",
+        "tagging",
+        "torrent",
+        "uploadId",
+        "uploads",
+        "versionId",
+        "versioning",
+        "versions",
+        "website",
+    ]
 )
 
 

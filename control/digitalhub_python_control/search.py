@@ -21,7 +21,7 @@ from digitalhub_python_control.web import Call, Json, Refusal
 
 _FILTER = re.compile(r"([a-zA-Z_.]+):(.*)", re.DOTALL)
 _RANGE = re.compile(r"\[\s*(\S+)\s+TO\s+(\S+)\s*\]")
-_NEVER = ("secrets",)
+_NEVER = ("projects", "secrets")
 """Types that are not searched."""
 
 

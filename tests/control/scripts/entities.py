@@ -76,7 +76,7 @@ seen["search_types"] = found(entity_types=["model", "dataitem"])
 
 # What is not there
 try:
-    project.get_artifact("store://%s/artifact/artifact/none:%s" % (name, "0" * 32))
+    project.get_artifact(f"store://{name}/artifact/artifact/none:{'0' * 32}")
 except Exception as exc:
     seen["missing"] = type(exc).__name__
 artifact.export()
