@@ -11,7 +11,14 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from digitalhub_runtime_python import log
-from digitalhub_runtime_python.errors import DeadlineFault, Fault, Terminated, UsageFault
+from digitalhub_runtime_python.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    DeadlineFault,
+    Fault,
+    Terminated,
+    UsageFault,
+)
 from digitalhub_runtime_python.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,12 +47,12 @@ def main(argv: list[str], environ: Mapping[str, str] = os.environ) -> int:
             from digitalhub_runtime_python._version import __version__
 
             sys.stdout.write(__version__ + "\n")
-            return 0
+            return EXIT_OK
     except Fault as fault:
-        sys.stderr.write(f"{fault} [{fault.code}]\n")
+        sys.stderr.write(_line(fault))
         return fault.exit_status
     sys.stdout.write(USAGE) if command in ("-h", "--help", "help") else sys.stderr.write(USAGE)
-    return 0 if command in ("-h", "--help", "help") else UsageFault.exit_status
+    return EXIT_OK if command in ("-h", "--help", "help") else UsageFault.exit_status
 
 
 def job(settings: Settings) -> int:
@@ -53,15 +60,24 @@ def job(settings: Settings) -> int:
     from digitalhub_runtime_python.lifecycle import run_job
 
     log.configure(settings.log_level, settings.log_format)
-    hub = _hub(settings)
     _raise_on_sigterm()
-    watchdog = _watch(hub, settings)
     try:
+        hub = _hub(settings)
+        watchdog = _watch(hub, settings)
         outcome = run_job(hub, settings)
-    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # there is nothing left to clean up
         if watchdog is not None:
             watchdog.cancel()
-    _print_error(outcome, settings)
+            watchdog.join()  # if the deadline has just passed, it ends the process
+    except Fault as fault:  # before there was a run
+        _say(_line(fault), settings)
+        return fault.exit_status
+    except Terminated as exc:  # outside of the function, while the run was being set up or told
+        _say(f"{exc}\n", settings)
+        return 128 + exc.signal
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    _tell(outcome, settings)
     sys.stdout.flush()
     return outcome.exit_status
 
@@ -70,7 +86,9 @@ def _hub(settings: Settings) -> Hub:
     if settings.run_file is not None:
         from digitalhub_runtime_python.hub.offline import OfflineHub
 
-        return OfflineHub(settings.run_file, settings.workspace / "outputs")
+        run = OfflineHub(settings.run_file, None).load_run()
+        os.environ.update(run.envs)  # what a platform does before it starts the process
+        return OfflineHub(run, settings.workspace / "outputs")
     from digitalhub_runtime_python.hub.core import CoreHub
 
     return CoreHub(settings)
@@ -78,9 +96,12 @@ def _hub(settings: Settings) -> Hub:
 
 def _raise_on_sigterm() -> None:
     """The first SIGTERM ends the handler as an exception does, so its `finally` runs; a second one kills."""
+    owner = os.getpid()
 
     def end(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if os.getpid() != owner:
+            os.kill(os.getpid(), number)  # a process that the function has forked dies as any does
         raise Terminated(number)
 
     signal.signal(signal.SIGTERM, end)
@@ -99,16 +120,14 @@ def _watch(hub: Hub, settings: Settings) -> threading.Timer | None:
             f"The run took longer than its deadline of {settings.deadline:g} s.",
             "Raise DHPY_DEADLINE, or make the function do less in one run.",
         )
-        error = report.describe(fault)
-        frame = sys._current_frames().get(threading.main_thread().ident or 0)
-        if frame is not None:
-            import traceback
-
-            error["traceback"] = "".join(traceback.format_stack(frame)[-10:])
         try:
-            hub.report({"error": error})
+            frame = sys._current_frames().get(threading.main_thread().ident or 0)
+            error = {**report.describe(fault), "traceback": report.stack_text(frame) + _line(fault)}
+            _say(error["traceback"], settings)
+            hub.report({"error": report.redact(error, settings.secret_values())})
+        except Fault as undelivered:
+            sys.stderr.write(_line(undelivered))
         finally:
-            sys.stderr.write(f"{fault} [{fault.code}]\n")
             sys.stderr.flush()
             os._exit(fault.exit_status)
 
@@ -118,18 +137,37 @@ def _watch(hub: Hub, settings: Settings) -> threading.Timer | None:
     return timer
 
 
-def _print_error(outcome: Outcome, settings: Settings) -> None:
-    """The error in full on standard error, and in the container's termination message."""
-    error = outcome.status.get("error")
-    if not error:
-        return
-    code = f" [{error['code']}]" if error.get("code") else ""
-    text = error.get("traceback") or f"{error['message']}{code}\n"
+def _tell(outcome: Outcome, settings: Settings) -> None:
+    """The error in full, the report that was not delivered, and what keeps the process alive."""
+    text = ""
+    if error := outcome.status.get("error"):
+        code = f" [{error['code']}]" if error.get("code") else ""
+        text = error.get("traceback") or f"{error['message']}{code}\n"
+    if outcome.undelivered is not None:
+        text += _line(outcome.undelivered)
+    if text:
+        _say(text, settings)
+    others = [
+        t.name
+        for t in threading.enumerate()
+        if not t.daemon and t is not threading.main_thread() and t.is_alive()
+    ]
+    if others:
+        sys.stderr.write(f"the process stays until these threads end: {', '.join(others)}\n")
+
+
+def _line(fault: Fault) -> str:
+    return f"{fault} [{fault.code}]\n"
+
+
+def _say(text: str, settings: Settings) -> None:
+    """Write to standard error, and to the container's termination message."""
     sys.stderr.write(text)
     sys.stderr.flush()
     if settings.termination_log is not None:
         try:
             # Kubernetes keeps 4,096 bytes; what was raised is at the end of a traceback.
-            settings.termination_log.write_bytes(text.encode()[-4096:])
+            last = text.encode(errors="replace")[-4096:]
+            settings.termination_log.write_bytes(last)
         except OSError as exc:
             sys.stderr.write(f"the termination message cannot be written: {exc}\n")

@@ -77,9 +77,10 @@ def _json_types() -> tuple[type, ...]:
 def _json_item(value: Any) -> Any:
     """msgspec's hook for what it does not know."""
     # Classes derived from str, int and float; not str(value), which is the class's own affair.
-    for base, plain in ((str, str.__str__), (int, int.__int__), (float, float.__float__)):
-        if isinstance(value, base):
-            return plain(value)  # type: ignore[operator]
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, (int, float)):
+        return float.__float__(value) if isinstance(value, float) else int.__int__(value)
     if _root(value) == "numpy":
         return _from_numpy(value)
     if type(value).__name__ in ("NaTType", "NAType"):

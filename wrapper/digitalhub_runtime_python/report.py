@@ -6,13 +6,17 @@ import importlib
 import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from digitalhub_runtime_python.errors import Fault
 
 OWN_CODE = f"{Path(__file__).parent}/"
-IMPORTLIB = f"{Path(importlib.__file__).parent}/"
+INTERPRETER = (
+    "<frozen importlib", f"{Path(importlib.__file__).parent}/",
+    "<frozen runpy", str(Path(traceback.__file__).with_name("runpy.py")),
+)  # fmt: skip
+"""Files of the interpreter's that only lead to the user's code."""
 MESSAGE_LIMIT = 4_000
 """Characters of an exception's text that are kept: a status is read whole by every list of runs."""
 TRACEBACK_LIMIT = 20_000
@@ -53,6 +57,13 @@ def _locate(
         if frames:
             file, line = frames[-1].filename, frames[-1].lineno
     return {"file": _relative(file, root), "line": line} if file else {}, trace
+
+
+def stack_text(frame: FrameType | None) -> str:
+    """Where a thread is, as the text of a traceback with our own frames cut."""
+    frames = _without_own(list(traceback.extract_stack(frame)), None) if frame else []
+    text = "".join(traceback.StackSummary.from_list(frames).format())
+    return f"Where the function was:\n{text}" if text else ""
 
 
 def summary(error: Mapping[str, Any]) -> str:
@@ -109,7 +120,7 @@ def _of_import(exc: SyntaxError, root: Path | None) -> bool:
 
 
 def _is_machinery(frame: traceback.FrameSummary) -> bool:
-    return frame.filename.startswith((OWN_CODE, "<frozen importlib", IMPORTLIB))
+    return frame.filename.startswith((OWN_CODE, *INTERPRETER))
 
 
 def _without_own(

@@ -203,11 +203,21 @@ def _envs(value: object) -> dict[str, str]:
     """`[{"name": …, "value": …}]`, the platform's form, as a dict."""
     if value is None:
         return {}
-    if not isinstance(value, (list, tuple)) or not all(
-        isinstance(item, Mapping) and isinstance(item.get("name"), str) for item in value
-    ):
+    if not isinstance(value, (list, tuple)) or not all(map(_is_env, value)):
         raise _wrong_shape("envs", "a list of objects with name and value", value)
-    return {item["name"]: "" if item.get("value") is None else str(item["value"]) for item in value}
+    return {item["name"]: _env_text(item.get("value")) for item in value}
+
+
+def _is_env(item: object) -> bool:
+    if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
+        return False
+    name = item["name"]
+    # What no process can be given.
+    return bool(name) and "=" not in name and "\0" not in name + _env_text(item.get("value"))
+
+
+def _env_text(value: object) -> str:
+    return "" if value is None else str(value)
 
 
 def _wrong_shape(what: str, wanted: str, value: object) -> UsageFault:
