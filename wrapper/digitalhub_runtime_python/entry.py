@@ -88,7 +88,8 @@ def _hub(settings: Settings) -> Hub:
 
         run = OfflineHub(settings.run_file, None).load_run()
         os.environ.update(run.envs)  # what a platform does before it starts the process
-        return OfflineHub(run, settings.workspace / "outputs")
+        folder = settings.workspace / "outputs"
+        return OfflineHub(run, folder, folder / "status.json")
     from digitalhub_runtime_python.hub.core import CoreHub
 
     return CoreHub(settings)

@@ -14,16 +14,21 @@ from digitalhub_runtime_python.spec import RunSpec
 
 
 class OfflineHub:
-    """Keeps a run's outputs in `folder` and its status in `status` (and in `folder/status.json`).
+    """Keeps a run's outputs in `folder` and its status in `status`.
 
     Args:
         run: the run, or a file with its JSON.
         folder: where outputs go; made when the first one is stored. None: outputs are refused.
+        status_file: where the status is written as JSON, too; None: nowhere.
     """
 
-    def __init__(self, run: RunSpec | Path, folder: Path | None) -> None:
+    def __init__(
+        self, run: RunSpec | Path, folder: Path | None, status_file: Path | None = None
+    ) -> None:
         self._run = run
+        self._stored = {status_file.name} if status_file is not None else set()
         self.folder = folder
+        self.status_file = status_file
         self.status: dict[str, Any] = {}
 
     def load_run(self) -> RunSpec:
@@ -33,18 +38,22 @@ class OfflineHub:
             entity = json.loads(self._run.read_text("utf-8"))
         except OSError as exc:
             raise UsageFault(
-                "usage/run-file", f"The run file {self._run} cannot be read: {exc.strerror}.", ""
+                "usage/run-file",
+                f"The run file {self._run} cannot be read: {exc.strerror}.",
+                "Set DHPY_RUN_FILE to the JSON of a run.",
             ) from exc
         except ValueError as exc:
             raise UsageFault(
-                "usage/run-file", f"The run file {self._run} is not JSON: {exc}.", ""
+                "usage/run-file",
+                f"The run file {self._run} is not JSON: {exc}.",
+                "Set DHPY_RUN_FILE to the JSON of a run.",
             ) from exc
         return RunSpec.from_entity(entity)
 
     def resolve_input(self, key: str, form: str) -> Any:
         """A local path in place of an entity's key: a path, or the frame that is in that file."""
         path = Path(str(key))
-        if not path.exists():
+        if not isinstance(key, str) or "\0" in key or not path.exists():
             raise ArgumentFault(
                 "arguments/input",
                 f"The input {key!r} is no file or folder, and this run has no platform to ask.",
@@ -53,8 +62,9 @@ class OfflineHub:
         if form == "frame":
             return read_frame(path)
         if form == "polars":
-            import polars
+            import importlib
 
+            polars: Any = importlib.import_module("polars")
             return polars.read_csv(path) if path.suffix == ".csv" else polars.read_parquet(path)
         return path
 
@@ -65,18 +75,45 @@ class OfflineHub:
                 f"Output {output.name!r} is a file, and there is no place to store it.",
                 "Name a folder for outputs, or run it on a platform.",
             )
+        target = self.folder / self._free_name(output)
+        if target.absolute() == output.path:
+            return str(target)  # the function wrote it where it belongs
         self.folder.mkdir(parents=True, exist_ok=True)
-        target = self.folder / output.path.name
         if output.path.is_dir():
-            shutil.copytree(output.path, target, dirs_exist_ok=True)
+            own = self.folder.absolute()  # it may lie in the folder that is stored
+            shutil.copytree(
+                output.path,
+                target,
+                ignore=lambda place, names: [n for n in names if Path(place, n) == own],
+                dirs_exist_ok=True,
+            )
         else:
             shutil.copyfile(output.path, target)
         return str(target)
 
+    def _free_name(self, output: Output) -> str:
+        """The file's own name; two outputs of a run may be files of one name in two folders."""
+        name, n = output.path.name, 1
+        while name in self._stored:
+            n += 1
+            name = f"{output.path.stem}-{n}{output.path.suffix}"
+        self._stored.add(name)
+        return name
+
     def report(self, status: Mapping[str, Any]) -> None:
         self.status.update(status)
-        if self.folder is not None and self.folder.exists():
-            (self.folder / "status.json").write_text(json.dumps(self.status, indent=2), "utf-8")
+        if self.status_file is None:
+            return
+        text = json.dumps(self.status, indent=2)
+        try:
+            self.status_file.parent.mkdir(parents=True, exist_ok=True)
+            self.status_file.write_text(text, "utf-8")
+        except OSError as exc:
+            raise PlatformFault(
+                "platform/report",
+                f"The status cannot be written to {self.status_file}: {exc.strerror}. It is {text}",
+                "Free some space there, or set DHPY_WORKSPACE to another folder.",
+            ) from exc
 
     def project(self) -> Any:
         raise _no_platform("project")
