@@ -228,6 +228,15 @@ def _resolve_inputs(hub: Hub, run: RunSpec, signature: arguments.Signature) -> d
             return hub.resolve_input(value, form)
         except ArgumentFault as fault:
             raise ArgumentFault(fault.code, f"{name!r}: {fault.message}", fault.hint) from fault
+        except Fault:
+            raise
+        except Exception as exc:
+            raise ArgumentFault(
+                "arguments/input",
+                f"{name!r}: the input {value!r} cannot be loaded as {form}: "
+                f"{type(exc).__name__}: {report.text_of(exc)}",
+                "Check what is stored there.",
+            ) from exc
 
     return {
         name: resolve(name, key, arguments.input_form(signature.hints.get(name)))

@@ -1,0 +1,164 @@
+"""Requests to DigitalHub Core's REST API: credentials, retries, and what an answer means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import urllib3
+
+from digitalhub_runtime_python.errors import PlatformFault
+from digitalhub_runtime_python.settings import Settings
+
+
+class CoreClient:
+    """One connection to the platform, kept open; every request may be repeated."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._token = settings.credentials.access_token
+        self._refresh_token = settings.credentials.refresh_token
+        self._http = urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=10, read=60),
+            # Entities carry ids of our making, and a report is the whole status: repeating is safe.
+            retries=urllib3.Retry(
+                total=5,
+                backoff_factor=0.2,
+                status_forcelist=(429, 500, 502, 503, 504),
+                allowed_methods=None,
+                raise_on_status=False,
+                respect_retry_after_header=False,  # it may say an hour; nobody waits for that
+            ),
+        )
+
+    def get(self, plural: str, entity_id: str, project: str = "") -> dict[str, Any]:
+        """Read an entity.
+
+        Raises:
+            PlatformFault: platform/unreachable or platform/failed, which may pass;
+                platform/not-found; platform/refused.
+        """
+        return self._request("GET", self._path(plural, entity_id, project))
+
+    def latest(self, plural: str, name: str, project: str) -> dict[str, Any]:
+        """Read the latest version of a named entity; raises as `get`."""
+        path = self._path(plural, "", project)
+        page = self._request("GET", path, fields={"name": name})
+        found = page.get("content")
+        if not isinstance(found, list) or not found or not isinstance(found[0], dict):
+            raise PlatformFault(
+                "platform/not-found", f"GET {path}?name={name} found nothing.", "Check the name."
+            )
+        return found[0]
+
+    def put(self, plural: str, entity: Mapping[str, Any]) -> None:
+        """Replace an entity; raises as `get`."""
+        self._request(
+            "PUT", self._path(plural, str(entity["id"]), str(entity["project"])), body=entity
+        )
+
+    def create(self, plural: str, entity: Mapping[str, Any]) -> None:
+        """Store a new entity; raises as `get`."""
+        try:
+            self._request("POST", self._path(plural, "", str(entity["project"])), body=entity)
+        except PlatformFault as fault:
+            # The answer of an earlier try got lost: the id is ours, so what is there is this entity.
+            if "Duplicated entity" not in fault.message:
+                raise
+
+    def _path(self, plural: str, entity_id: str, project: str) -> str:
+        place = f"/api/v1/-/{project or self._settings.project}/{plural}"
+        return f"{place}/{entity_id}" if entity_id else place
+
+    def _request(
+        self, method: str, path: str, *, body: Any = None, fields: dict[str, str] | None = None
+    ) -> dict[str, Any]:
+        url = self._settings.endpoint + path
+        payload = None if body is None else json.dumps(body).encode()
+        response = self._send(method, url, payload, fields)
+        if response.status == 401 and self._refresh():
+            response = self._send(method, url, payload, fields)
+        text = response.data.decode("utf-8", "replace")
+        if response.status >= 300:
+            raise _fault(
+                response.status, f"{method} {url} answered {response.status}: {text[:300]}"
+            )
+        try:
+            answer = json.loads(text) if text.strip() else {}
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise PlatformFault(
+                "platform/failed",
+                f"{method} {url} answered no JSON object: {text[:100]!r}.",
+                "Check that DHCORE_ENDPOINT is the platform's own address.",
+            )
+        return answer
+
+    def _send(
+        self, method: str, url: str, payload: bytes | None, fields: dict[str, str] | None
+    ) -> Any:
+        headers = {"Accept": "application/json"}
+        if payload is not None:
+            headers["Content-Type"] = "application/json"
+        credentials = self._settings.credentials
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        elif credentials.user:
+            headers.update(
+                urllib3.make_headers(basic_auth=f"{credentials.user}:{credentials.password}")
+            )
+        try:
+            return self._http.request(method, url, fields=fields, body=payload, headers=headers)
+        except urllib3.exceptions.HTTPError as exc:
+            reason = getattr(exc, "reason", None) or exc
+            raise PlatformFault(
+                "platform/unreachable",
+                f"The platform at {self._settings.endpoint} cannot be reached: {reason}.",
+                "Check DHCORE_ENDPOINT and the network.",
+            ) from exc
+
+    def _refresh(self) -> bool:
+        """Trade the refresh token for a new access token, as the SDK does; False where that fails."""
+        credentials = self._settings.credentials
+        if not self._refresh_token:
+            return False
+        try:
+            tokens = self._tokens(credentials.token_endpoint or self._token_endpoint())
+        except (urllib3.exceptions.HTTPError, ValueError):
+            return False  # the 401 that led here is what the user hears of
+        self._token = str(tokens.get("access_token") or "")
+        # A refresh token is used once; the next one comes with the answer.
+        self._refresh_token = str(tokens.get("refresh_token") or self._refresh_token)
+        return bool(self._token)
+
+    def _tokens(self, endpoint: str) -> dict[str, Any]:
+        form = {
+            "grant_type": "refresh_token",
+            "refresh_token": self._refresh_token,
+            "client_id": self._settings.credentials.client_id,
+            "scope": "credentials",
+        }
+        response = self._http.request("POST", endpoint, fields=form, encode_multipart=False)
+        return _object(response.data) if response.status == 200 else {}
+
+    def _token_endpoint(self) -> str:
+        place = self._settings.credentials.issuer.rstrip("/") + "/.well-known/openid-configuration"
+        return str(_object(self._http.request("GET", place).data).get("token_endpoint") or "")
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    value = json.loads(data)
+    return value if isinstance(value, dict) else {}
+
+
+def _fault(status: int, message: str) -> PlatformFault:
+    if status >= 500 or status == 429:
+        return PlatformFault("platform/failed", message, "Look into the platform's own log.")
+    if status == 404:
+        return PlatformFault("platform/not-found", message, "Check the id and the project.")
+    hint = {400: "", 401: "Check the credentials.", 403: "Check what the credentials may do."}
+    return PlatformFault(
+        "platform/refused", message, hint.get(status, "Check DHCORE_ENDPOINT and the credentials.")
+    )
