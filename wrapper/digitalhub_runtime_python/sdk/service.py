@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit
 
 from digitalhub_runtime_python.errors import UsageFault
 
@@ -54,26 +54,23 @@ def target(base: str, url: str | None) -> str:
     Raises:
         UsageFault: usage/service, when `url` is of another host or port.
     """
-    if not url:
-        return base
-    if url.startswith("/") and not url.startswith("//"):
-        return base.rstrip("/") + url
     own = urlsplit(base)
-    parts = urlsplit(url if "://" in url else f"{own.scheme}://{url}")
-    if "://" not in url and (parts.hostname, _port(parts)) != (own.hostname, _port(own)):
-        return f"{base.rstrip('/')}/{url}"
-    if parts.scheme not in _PORTS or (parts.hostname, _port(parts, own)) != (own.hostname, _port(own)):
+    if url and url.partition("/")[0] == own.netloc:
+        url = f"{own.scheme}://{url}"  # as the platform writes it
+    if not url or "://" not in url:
+        return f"{base.rstrip('/')}/{url.lstrip('/')}" if url else base
+    parts = urlsplit(url)
+    if parts.scheme not in _PORTS or _address(parts) != _address(own):
         raise UsageFault(
             "usage/service",
             f"{url!r} is no URL of the run's service.",
             f"The service is {base}; pass a path below it, or nothing.",
         )
-    return urlunsplit(parts)
+    return url
 
 
-def _port(parts: Any, default: Any = None) -> int | None:
+def _address(parts: SplitResult) -> tuple[str | None, int | None]:
     try:
-        port = parts.port
-    except ValueError:
-        return None
-    return port or (default.port if default is not None and default.port else _PORTS.get(parts.scheme))
+        return parts.hostname, parts.port or _PORTS.get(parts.scheme)
+    except ValueError:  # a port that is no number
+        return None, None

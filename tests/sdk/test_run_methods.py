@@ -1,0 +1,296 @@
+"""What a user calls on a run: outputs, results, wait, logs, stop, invoke."""
+
+from __future__ import annotations
+
+import pytest
+
+from digitalhub_runtime_python.errors import UsageFault
+from digitalhub_runtime_python.sdk import service
+from tests.sdk.conftest import Script
+from tests.sdk.test_local_runs import _code
+
+TWO_OUTPUTS = '''
+import pandas as pd
+from digitalhub_runtime_python import handler
+@handler(outputs=["data", "string"])
+def f():
+    return pd.DataFrame({"a": [1]}), "some value"
+'''
+
+
+def test_outputs_and_results_are_found_by_name_and_only_what_is_asked_for_is_read(script: Script) -> None:
+    seen = script(
+        _code(
+            f"""
+            run = local({TWO_OUTPUTS!r})
+            del sent[:]
+            key = run.output("data", as_key=True)
+            keys, results, string = run.outputs(as_key=True), run.results(), run.result("string")
+            show(key=key, keys=keys, results=results, string=string, asked=list(sent))
+            same, nothing = run.output("string"), run.output("strange")
+            show(same=same, nothing=nothing, no_result=run.result("strange"), still=list(sent))
+            entity, as_dict = run.output("data"), run.output("data", as_dict=True)
+            show(entity=[entity.ENTITY_TYPE, entity.key], as_dict=as_dict["key"], gets=[s for s in sent if "/dataitems/" in s],
+                 all=[e.kind for e in run.outputs().values()], dicts=list(run.outputs(as_dict=True)))
+            """
+        )
+    )
+    assert seen.key == seen.keys["data"] == seen.as_dict == seen.entity[1]
+    assert seen.asked == seen.still == []
+    assert seen.results == {"string": "some value"}
+    assert seen.string == seen.same == "some value"
+    assert seen.nothing is None and seen.no_result is None
+    assert "has no output 'strange'; it has data, string" in seen.stderr
+    assert len([g for g in seen.gets if not g.endswith(("/metrics", "/files/info"))]) == 2
+    assert seen.entity[0] == "dataitem"
+    assert seen.all == ["table"] and seen.dicts == ["data"]
+
+
+def test_a_remote_run_needs_no_refresh_to_show_its_result(script: Script) -> None:
+    seen = script(
+        _code(
+            """
+            import time
+            function = new("def f(n): return n")
+            run = function.run("job", parameters={"n": 5})
+            start = time.monotonic()
+            while time.monotonic() < start + 120 and run.result("output_0") is None:
+                time.sleep(0.05)
+            show(result=run.result("output_0"), state=run.status.state)
+            """
+        )
+    )
+    assert seen.result == 5
+
+
+def test_wait_returns_soon_after_the_end_and_says_each_state_once(script: Script) -> None:
+    seen = script(
+        _code(
+            """
+            import time
+            from datetime import datetime, timezone
+            function = new("def f(): return 1")
+            function.run("job", wait=True, log_info=False)
+            run = function.run("job")
+            out = run.wait()
+            returned = datetime.now(timezone.utc)
+            start = time.monotonic()
+            run.wait()
+            again = time.monotonic() - start
+            ended = datetime.fromisoformat(run.status.transitions[0]["time"].replace("Z", "+00:00"))
+            show(same=out is run, state=run.status.state, late=(returned - ended).total_seconds(), again=again, id=run.id)
+            """
+        )
+    )
+    assert seen.same and seen.state == "COMPLETED"
+    assert seen.late < 2, "upstream took five seconds and more"
+    assert seen.again < 2
+    said = [line.split("is ")[-1] for line in seen.stderr.splitlines() if f"run {seen.id} is" in line]
+    assert said[-1] == "COMPLETED"
+    assert all(a != b for a, b in zip(said[:-2], said[1:-1])), said
+
+
+def test_wait_returns_a_failed_run_and_shows_the_users_traceback(script: Script) -> None:
+    seen = script(
+        _code(
+            """
+            function = new(code_src="work.py")
+            run = function.run("job", wait=True)
+            show(state=run.status.state, message=run.status.message, error=run.status.error)
+            """
+        ),
+        files={"work.py": "def f():\n    raise ValueError('boom')\n"},
+    )
+    assert seen.state == "ERROR"
+    assert seen.message == "ValueError: boom (work.py, line 2)"
+    assert seen.error["type"] == "ValueError"
+    assert "ValueError: boom (work.py, line 2)" in seen.stderr
+    assert 'File "work.py", line 2, in f' in seen.stderr
+
+
+def test_wait_gives_up_when_it_is_told_to_and_stop_ends_the_run(script: Script) -> None:
+    seen = script(
+        _code(
+            """
+            import time
+            function = new("import time\\ndef f():\\n    time.sleep(60)")
+            run = function.run("job")
+            while run.status.state in ("CREATED", "BUILT", "READY", "PENDING"):
+                time.sleep(0.05)
+                run.refresh()
+            try:
+                run.wait(timeout=0.2)
+            except TimeoutError as exc:
+                show(said=str(exc))
+            run.stop()
+            run.wait(timeout=60)
+            show(state=run.status.state)
+            run.stop()  # has ended: nothing to do, and no error
+            """
+        )
+    )
+    assert "it goes on" in seen.said
+    assert seen.state == "STOPPED"
+
+
+def test_stopping_and_logging_a_local_run_do_no_harm(script: Script) -> None:
+    seen = script(
+        _code(
+            """
+            run = local("def f(): print('hello')")
+            run.stop()
+            show(logs=run.logs(), state=project.get_run(run.id).status.state)
+            """
+        )
+    )
+    assert seen.logs == []
+    assert seen.state == "COMPLETED"
+    assert "hello" in seen.stdout
+
+
+def test_logs_of_a_remote_run_have_what_it_printed(script: Script) -> None:
+    seen = script(
+        _code(
+            """
+            run = new("def f(): print('hello from afar')").run("job", wait=True)
+            logs = run.logs()
+            show(text="".join(log["content"] if isinstance(log, dict) else log.text for log in logs))
+            """
+        )
+    )
+    assert "hello from afar" in seen.text
+
+
+def test_a_build_without_its_image_has_none_and_an_image_by_name_is_returned(script: Script) -> None:
+    seen = script(
+        _code(
+            """
+            run = new("def f(): pass").run("build")
+            show(none=run.image)
+            run.status.outputs = {"image": "registry/name:tag"}
+            run.status.state = "COMPLETED"
+            show(image=run.image, outputs=run.outputs())
+            """
+        )
+    )
+    assert seen.none is None
+    assert seen.image == "registry/name:tag"
+    assert seen.outputs == {"image": "registry/name:tag"}
+
+
+SERVER = '''
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+asked = []
+class Echo(BaseHTTPRequestHandler):
+    def _answer(self):
+        length = int(self.headers.get("Content-Length") or 0)
+        asked.append([self.command, self.path, self.rfile.read(length).decode()[:40]])
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(b"ok")
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _answer
+    def log_message(self, *args): pass
+server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+port = server.server_port
+'''
+
+
+def test_invoke_calls_the_service_and_leaves_method_files_and_params_as_they_are(script: Script) -> None:
+    seen = script(
+        _code(
+            f"""
+            exec({SERVER!r})
+            run = new("def f(): pass").run("serve")
+            try:
+                local("def f(): pass").invoke()
+            except Exception as exc:
+                show(job=str(exc))
+            run.status.service = {{"url": f"127.0.0.1:{{port}}"}}
+            run.invoke()
+            run.invoke(json={{"a": 1}})
+            run.invoke(method="GET", json={{"a": 1}})
+            run.invoke("PUT", data="x")
+            run.invoke("POST")
+            run.invoke(files={{"file": b"x"}})
+            run.invoke(url="/path/below", params={{"q": 1}})
+            run.invoke(url=f"http://127.0.0.1:{{port}}/other")
+            response = run.invoke(url=f"127.0.0.1:{{port}}/third")
+            show(asked=[[a[0], a[1]] for a in asked], text=response.text)
+            """
+        )
+    )
+    assert seen.asked == [
+        ["GET", "/"],
+        ["POST", "/"],
+        ["GET", "/"],
+        ["PUT", "/"],
+        ["POST", "/"],
+        ["POST", "/"],
+        ["GET", "/path/below?q=1"],
+        ["GET", "/other"],
+        ["GET", "/third"],
+    ]
+    assert seen.text == "ok"
+    assert "has no service" in seen.job and "state COMPLETED" in seen.job
+
+
+@pytest.mark.parametrize(
+    ("url", "called"),
+    [
+        (None, "http://host:8080"),
+        ("", "http://host:8080"),
+        ("/a/b", "http://host:8080/a/b"),
+        ("a/b", "http://host:8080/a/b"),
+        ("host:8080/a", "http://host:8080/a"),
+        ("http://host:8080/a?q=1", "http://host:8080/a?q=1"),
+        ("https://host:8080/", "https://host:8080/"),
+        ("//other.example/a", "http://host:8080/other.example/a"),
+    ],
+)
+def test_a_url_of_the_service_is_called(url: str | None, called: str) -> None:
+    assert service.target("http://host:8080", url) == called
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://host:80801/a",
+        "http://host:8080.evil.example/a",
+        "http://evil.example/host:8080",
+        "http://host:8080@evil.example/a",
+        "https://host/a",
+        "http://host:9090/",
+        "file:///etc/passwd",
+        "http://host:port/",
+    ],
+)
+def test_a_url_of_another_host_is_refused(url: str) -> None:
+    with pytest.raises(UsageFault, match="no URL of the run's service"):
+        service.target("http://host:8080", url)
+
+
+def test_waiting_for_a_service_ends_when_it_answers(script: Script) -> None:
+    seen = script(
+        _code(
+            f"""
+            exec({SERVER!r})
+            import requests, time
+            run = new("def f(): pass").run("serve")
+            # Only of a local run does a platform take the status from its client.
+            entity = {{**run.to_dict(), "id": "served", "name": "served"}}
+            entity["spec"] = {{**entity["spec"], "local_execution": True}}
+            entity["status"] = {{"state": "RUNNING", "service": {{"url": f"127.0.0.1:{{port}}"}}}}
+            url = _os.environ["DHCORE_ENDPOINT"] + f"/api/v1/-/{{PROJECT}}/runs"
+            requests.post(url, json=entity).raise_for_status()
+            served = project.get_run("served")
+            start = time.monotonic()
+            show(same=served.wait() is served, took=time.monotonic() - start, url=served.status.service["url"])
+            """
+        )
+    )
+    assert seen.same and seen.took < 5
+    assert seen.url.startswith("127.0.0.1:")
