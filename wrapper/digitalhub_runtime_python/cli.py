@@ -16,6 +16,11 @@ COMMANDS = {
     "run": ("digitalhub_runtime_python.local:run", "Run a function once, with no platform."),
     "serve": ("digitalhub_runtime_python.serve.cli:serve", "Serve a function over HTTP."),
     "invoke": ("digitalhub_runtime_python.serve.cli:invoke", "Call a served function."),
+    "dockerfile": (
+        "digitalhub_python_builder.cli:dockerfile",
+        "Print the Dockerfile of a function's image.",
+    ),
+    "build": ("digitalhub_python_builder.cli:build_", "Build a function's image."),
     "up": ("digitalhub_python_control.cli:up", "Start the control plane on this machine."),
     "down": ("digitalhub_python_control.cli:down", "Stop it."),
     "status": ("digitalhub_python_control.cli:status", "Say whether it is up, and what runs."),

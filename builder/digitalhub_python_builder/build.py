@@ -1,0 +1,282 @@
+"""Function → plan → Dockerfile → context → engine → image: the walk of a build, read this first."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import digitalhub_runtime_python
+from digitalhub_python_builder import bases, context, explain, registry
+from digitalhub_python_builder.dockerfile import render
+from digitalhub_python_builder.engines import BuildEngine, Image, Log, Request, choose
+from digitalhub_python_builder.locks import lock
+from digitalhub_python_builder.plan import PIP_CONFIG_SECRET, Content, Plan, make_plan
+from digitalhub_python_builder.references import Reference, default_name, parse
+from digitalhub_python_builder.requirement_files import Wanted
+from digitalhub_python_builder.requirements import redact
+from digitalhub_runtime_python.errors import EnvironmentFault
+from digitalhub_runtime_python.spec import FunctionSpec, interpreter_version
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an image is to be built, beside what the function's spec says."""
+
+    flavour: str = "full"
+    """Of the base image, where the function names none: `slim` or `full`."""
+    instructions: tuple[str, ...] = ()
+    envs: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    wanted: Wanted = field(default_factory=Wanted)
+    """Requirements from files, added to those of the spec."""
+    tag: str = ""
+    """Name of the image; without a tag of its own it gets the plan's hash alone."""
+    engine: str = ""
+    push: bool = False
+    platform: str = field(default_factory=bases.host_platform)
+    network: str = ""
+    """The network of RUN instructions; default `DHPY_BUILD_NETWORK`."""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Id -> value of build secrets."""
+    index_url: str = field(default="", repr=False)
+    """pip's index in the image; default `UV_DEFAULT_INDEX`."""
+    ca_bundle: bytes = field(default=b"", repr=False)
+    upgrade: bool = False
+    """Ask the index again instead of taking the lock that is kept."""
+    plain_http: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """A build that ended well."""
+
+    image: Image
+    plan: Plan
+    dockerfile: str
+    engine: str
+    existed: bool
+    """The image was there already; nothing was built."""
+
+
+def build(
+    function: FunctionSpec,
+    options: Options,
+    *,
+    code: Mapping[str, Content] | None = None,
+    cache: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    log: Log = lambda line: None,
+    say: Log | None = None,
+) -> Result:
+    """Build a function's image, or find that it exists.
+
+    Args:
+        function: what the image is of.
+        code: its files, as `context.code_of` makes them.
+        cache: locks and the last plans are kept here; default `cache_of(environ)`.
+        environ: settings of uv, engines and registries; default `os.environ`.
+        log: takes each line of the engine's output.
+        say: takes our own lines: what was chosen, what is rebuilt; default `log`.
+
+    Raises:
+        UsageFault: the spec or an option cannot be; nothing was built.
+        EnvironmentFault: no engine, no base image, no wheel, a failed build, a registry's refusal.
+    """
+    environ = dict(os.environ if environ is None else environ)
+    cache = cache or cache_of(environ)
+    say = say or log
+    # What is wrong with the values alone is said before anything is looked for.
+    plan = prepare(function, options, code=code, environ=environ, cache=None)
+    engine = choose(options.engine, _needs(plan), environ, say)
+    plan = prepare(
+        function, options, code=code, environ=environ, cache=cache, engine=engine, log=say
+    )
+    wanted = parse(options.tag or default_name(function.project, function.name))
+    target = str(wanted.with_tag(plan.tag))
+    existing = _existing(engine, target, options, environ)
+    if existing is not None:
+        say(f"{target} exists: nothing has changed, nothing is built.")
+        _also(engine, target, wanted)
+        return Result(existing, plan, render(plan), engine.name, existed=True)
+    for line in explain.explain(plan, explain.load_last(cache, wanted.name)):
+        say(line)
+    image = _build(engine, plan, target, options, environ, log)
+    _also(engine, target, wanted)
+    if options.push:
+        image = _push(engine, image, wanted, options, log)
+    explain.keep(cache, wanted.name, plan)
+    return Result(image, plan, render(plan), engine.name, existed=False)
+
+
+def prepare(
+    function: FunctionSpec,
+    options: Options,
+    *,
+    code: Mapping[str, Content] | None = None,
+    environ: Mapping[str, str],
+    cache: Path | None,
+    engine: BuildEngine | None = None,
+    log: Log = lambda line: None,
+) -> Plan:
+    """The plan; without an engine, from what the base image's name tells.
+
+    Args:
+        cache: None leaves the requirements unlocked: for checking values only.
+    """
+    python = interpreter_version(function.python_version)
+    base = function.base_image or bases.reference(python, options.flavour, environ)
+    plan = make_plan(
+        function,
+        base,
+        platform=options.platform,
+        instructions=options.instructions,
+        envs=options.envs,
+        labels=options.labels,
+        index_url=options.index_url or environ.get("UV_DEFAULT_INDEX", ""),
+        ca_bundle=options.ca_bundle,
+        secrets=tuple(options.secrets),
+        code=code,
+        requirements="",
+    )
+    context.check_size(dict(plan.code))
+    image = engine.pull(base, log) if engine is not None else Image(base, "")
+    ours = bases.has_runtime(base, image.labels)
+    if engine is not None:
+        _check_base(engine, image, python, ours, bool(plan.instructions))
+    lines = (*function.requirements, *options.wanted.lines)
+    locked = ""
+    if cache is None:
+        lock_lines_only(lines)
+    elif lines or not ours:
+        flavour = bases.flavour_of(base, image.labels) if ours else options.flavour
+        wanted = dataclasses.replace(options.wanted, lines=lines)
+        locked = lock(
+            wanted, python, options.platform, flavour=flavour, preferred=bases.lock_of(python, flavour),
+            cache=cache, upgrade=options.upgrade, environ=_index(environ, options.index_url), log=log,
+        )  # fmt: skip
+    index = options.index_url or environ.get("UV_DEFAULT_INDEX", "")
+    runtime = Path(digitalhub_runtime_python.__file__).parent
+    return dataclasses.replace(
+        plan,
+        has_runtime=ours,
+        base_id=image.id,
+        requirements=locked,
+        index_secret=bool(lines and index and redact(index) != index),
+        runtime={} if ours else context.package_files(runtime),
+    )
+
+
+def lock_lines_only(lines: tuple[str, ...]) -> None:
+    """Check requirements without an index.
+
+    Raises:
+        EnvironmentFault: one is malformed.
+    """
+    from digitalhub_python_builder.requirements import parse_requirements
+
+    parse_requirements(lines)
+
+
+def cache_of(environ: Mapping[str, str]) -> Path:
+    """`DHPY_CACHE`, or a folder below the user's cache."""
+    home = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or "/tmp", ".cache")  # noqa: S108
+    return Path(environ.get("DHPY_CACHE") or Path(home, "digitalhub-python"))
+
+
+def _needs(plan: Plan) -> set[str]:
+    return {"secrets"} if plan.secrets or plan.index_secret else set()
+
+
+def _check_base(engine: BuildEngine, image: Image, python: str, ours: bool, prepared: bool) -> None:
+    has = image.labels.get("io.digitalhub.python") if ours else ""
+    # Instructions may install an interpreter; the Dockerfile checks what they have left.
+    if not has and not prepared:
+        has = engine.probe(image.reference)
+    if has in (python, "unknown") or (prepared and not has):
+        return
+    what = f"has Python {has}" if has else "has no python3"
+    raise EnvironmentFault(
+        "build/base-image-python",
+        f"The base image {image.reference} {what}; the function wants {python}.",
+        "Choose a base image with that Python, or change the function's python_version.",
+    )
+
+
+def _index(environ: Mapping[str, str], index_url: str) -> Mapping[str, str]:
+    return {**environ, "UV_DEFAULT_INDEX": index_url} if index_url else environ
+
+
+def _existing(
+    engine: BuildEngine, target: str, options: Options, environ: Mapping[str, str]
+) -> Image | None:
+    found = engine.inspect(target)
+    if found is None or not options.push:
+        return found
+    digest = registry.digest_of(target, environ)
+    return dataclasses.replace(found, digest=digest) if digest else None
+
+
+def _build(
+    engine: BuildEngine,
+    plan: Plan,
+    target: str,
+    options: Options,
+    environ: Mapping[str, str],
+    log: Log,
+) -> Image:
+    hidden = [value for value in options.secrets.values() if len(value) > 3]
+
+    def masked(line: str) -> None:
+        for value in hidden:
+            line = line.replace(value, "***")
+        log(redact(line))
+
+    with tempfile.TemporaryDirectory(prefix="dhpy-build-") as place:
+        folder = Path(place, "context")
+        folder.mkdir()
+        context.write_folder(plan, folder)
+        index = options.index_url or environ.get("UV_DEFAULT_INDEX", "")
+        request = Request(
+            context=folder,
+            reference=target,
+            platform=plan.platform,
+            network=options.network or environ.get("DHPY_BUILD_NETWORK", ""),
+            secrets=_secret_files(Path(place), plan, options.secrets, index),
+            plain_http=options.plain_http,
+        )
+        return engine.build(request, masked)
+
+
+def _secret_files(
+    place: Path, plan: Plan, secrets: Mapping[str, str], index: str
+) -> dict[str, Path]:
+    values = {name: secrets[name] for name in plan.secrets}
+    if plan.index_secret:
+        values[PIP_CONFIG_SECRET] = f"[global]\nindex-url = {index}\n"
+    folder = place / "secrets"
+    folder.mkdir(mode=0o700)
+    files = {}
+    for number, (name, value) in enumerate(sorted(values.items())):
+        files[name] = folder / str(number)
+        files[name].touch(mode=0o600)
+        files[name].write_text(value, "utf-8")
+    return files
+
+
+def _push(
+    engine: BuildEngine, image: Image, wanted: Reference, options: Options, log: Log
+) -> Image:
+    digest = engine.push(image.reference, log, plain_http=options.plain_http)
+    if wanted.tag:
+        engine.push(str(wanted), log, plain_http=options.plain_http)
+    return dataclasses.replace(image, digest=digest)
+
+
+def _also(engine: BuildEngine, target: str, wanted: Reference) -> None:
+    """The tag that the user named, beside the plan's."""
+    if wanted.tag and wanted.tag != parse(target).tag:
+        engine.tag(target, str(wanted))

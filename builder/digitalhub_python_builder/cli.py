@@ -1,0 +1,164 @@
+"""`dhpy dockerfile` and `dhpy build`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, TypeVar
+
+import click
+
+from digitalhub_python_builder import requirement_files
+from digitalhub_python_builder.bases import matrix
+from digitalhub_python_builder.build import Options, build, cache_of, prepare
+from digitalhub_python_builder.context import code_of
+from digitalhub_python_builder.dockerfile import render
+from digitalhub_python_builder.engines import ENGINES
+from digitalhub_python_builder.plan import PLATFORMS, Content
+from digitalhub_runtime_python.errors import UsageFault
+from digitalhub_runtime_python.local import pairs, split_target
+from digitalhub_runtime_python.spec import PYTHON_VERSIONS, FunctionSpec, SourceSpec
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_SHARED = (
+    click.argument("target", metavar="FILE:HANDLER"),
+    click.option("--python-version", default=f"PYTHON3_{sys.version_info[1]}", show_default=True, help=f"One of {', '.join(PYTHON_VERSIONS)}."),
+    click.option("-r", "--requirement", "requirements", multiple=True, metavar="R", help="A pip requirement; may be given again."),
+    click.option("--requirements-file", type=click.Path(path_type=Path), multiple=True, help="requirements.txt, pyproject.toml, uv.lock or pylock.toml."),
+    click.option("--extra", "extras", multiple=True, help="An extra of the pyproject.toml or uv.lock."),
+    click.option("--group", "groups", multiple=True, help="A dependency group of it."),
+    click.option("-i", "--instruction", "instructions", multiple=True, metavar="I", help="A RUN instruction, as root, before the requirements."),
+    click.option("--base-image", default="", help="Instead of the project's own base image."),
+    click.option("--flavour", type=click.Choice(sorted(matrix()["flavours"])), default="full", show_default=True, help="Of the project's base image."),
+    click.option("--env", "envs", multiple=True, metavar="K=V", help="An environment variable in the image; no secrets."),
+    click.option("--label", "labels", multiple=True, metavar="K=V", help="A label of the image."),
+    click.option("--platform", type=click.Choice(PLATFORMS), help="Default: this machine's."),
+    click.option("--index-url", default="", help="pip's index; a password in it is used as a build secret. Default: UV_DEFAULT_INDEX."),
+    click.option("--ca-bundle", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM file with the certificates that pip trusts."),
+    click.option("--secret", "secrets", multiple=True, metavar="NAME[=FILE]", help="A build secret for --mount=type=secret,id=NAME; its value is the variable NAME, or FILE's content."),
+    click.option("--upgrade", is_flag=True, help="Lock the requirements anew."),
+)  # fmt: skip
+
+
+def _shared(command: Command) -> Command:
+    for option in reversed(_SHARED):
+        command = option(command)
+    return command
+
+
+@click.command("dockerfile", short_help="Print the Dockerfile of a function's image.")
+@_shared
+def dockerfile(**given: Any) -> None:
+    """Print the Dockerfile of HANDLER of FILE. Nothing is built; no engine is needed.
+
+    \b
+    Example:
+      dhpy dockerfile main.py:train --requirement pandas --instruction "apt-get install -y git"
+    """
+    function, options, code = _read(given)
+    plan = prepare(function, options, code=code, environ=os.environ, cache=cache_of(os.environ))
+    click.echo(render(plan), nl=False)
+
+
+@click.command("build", short_help="Build a function's image.")
+@_shared
+@click.option("-t", "--tag", default="", metavar="NAME[:TAG]", help="Name of the image; it always gets the plan's hash as a tag.")  # fmt: skip
+@click.option("-e", "--engine", default="", help=f"One of {', '.join(ENGINES)}. Default: the first that this machine has.")  # fmt: skip
+@click.option("--push", is_flag=True, help="Push it to its registry.")
+@click.option("--network", default="", help="The network of RUN instructions, e.g. host.")
+@click.option("--explain", is_flag=True, help="Say of each step whether and why it is rebuilt; build nothing.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Without the engine's output.")
+def build_(
+    tag: str, engine: str, push: bool, network: str, explain: bool, as_json: bool, quiet: bool, **given: Any
+) -> None:  # fmt: skip
+    """Build the image of HANDLER of FILE.
+
+    The folder of FILE goes into it, without what a .dhignore file there names. A build whose image
+    exists does nothing.
+
+    \b
+    Examples:
+      dhpy build main.py:train --requirement scikit-learn --tag registry:5000/team/train --push
+      dhpy build main.py:train --requirements-file uv.lock --explain
+    """
+    function, options, code = _read(given)
+    options = dataclasses.replace(options, tag=tag, engine=engine, push=push, network=network)
+
+    def say(line: str) -> None:
+        click.echo(f"dhpy: {line}", err=True)
+
+    if explain:
+        _explain(function, options, code)
+        return
+    started = time.monotonic()
+    log = (lambda line: None) if quiet else (lambda line: click.echo(f"  {line}", err=True))
+    result = build(function, options, code=code, log=log, say=say)
+    if not result.existed:
+        say(f"Built in {time.monotonic() - started:.1f} s.")
+    if as_json:
+        fields = {"image": result.image.reference, "id": result.image.id, "digest": result.image.digest}  # fmt: skip
+        click.echo(json.dumps({**fields, "engine": result.engine, "existed": result.existed}))
+    else:
+        click.echo(result.image.reference)
+
+
+def _explain(function: FunctionSpec, options: Options, code: dict[str, Content]) -> None:
+    from digitalhub_python_builder import explain
+    from digitalhub_python_builder.engines import choose
+    from digitalhub_python_builder.references import default_name, parse
+
+    cache = cache_of(os.environ)
+    chosen = choose(options.engine, (), os.environ, lambda line: None)
+    plan = prepare(function, options, code=code, environ=os.environ, cache=cache, engine=chosen)
+    name = parse(options.tag or default_name(function.project, function.name)).name
+    if chosen.inspect(f"{name}:{plan.tag}") is not None:
+        click.echo(f"{name}:{plan.tag} exists: nothing would be built.")
+        return
+    for line in explain.explain(plan, explain.load_last(cache, name)):
+        click.echo(line)
+
+
+def _read(given: dict[str, Any]) -> tuple[FunctionSpec, Options, dict[str, Content]]:
+    file, handler = split_target(given["target"])
+    function = FunctionSpec(
+        name=file.stem if handler in ("handler", "main") else handler.rpartition(".")[2],
+        source=SourceSpec(source=file.name, handler=handler),
+        python_version=given["python_version"],
+        base_image=given["base_image"] or None,
+        requirements=given["requirements"],
+    )
+    wanted = requirement_files.Wanted()
+    for path in given["requirements_file"]:
+        wanted += requirement_files.read(path, given["extras"], given["groups"], os.environ)
+    options = Options(
+        flavour=given["flavour"],
+        instructions=given["instructions"],
+        envs=pairs(given["envs"]),
+        labels=pairs(given["labels"]),
+        wanted=wanted,
+        secrets=_secrets(given["secrets"]),
+        index_url=given["index_url"],
+        ca_bundle=given["ca_bundle"].read_bytes() if given["ca_bundle"] else b"",
+        upgrade=given["upgrade"],
+    )
+    if given["platform"]:
+        options = dataclasses.replace(options, platform=given["platform"])
+    return function, options, code_of(function.source, file.parent)
+
+
+def _secrets(items: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for item in items:
+        name, equals, path = item.partition("=")
+        if equals and not Path(path).is_file():
+            raise UsageFault("build/secret", f"The build secret {name!r} has no file {path!r}.", "Check the path.")  # fmt: skip
+        if not equals and name not in os.environ:
+            raise UsageFault("build/secret", f"The build secret {name!r} is no environment variable.", f"Set it, or write {name}=FILE.")  # fmt: skip
+        found[name] = Path(path).read_text("utf-8") if equals else os.environ[name]
+    return found

@@ -1,0 +1,186 @@
+"""The Docker Engine, over its API (docker-py)."""
+
+from __future__ import annotations
+
+import contextlib
+import tarfile
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import docker
+import docker.errors
+import requests.exceptions
+
+from digitalhub_python_builder.engines import (
+    PROBE,
+    Image,
+    Log,
+    Request,
+    base_fault,
+    build_fault,
+    push_fault,
+)
+from digitalhub_python_builder.references import parse
+from digitalhub_runtime_python.errors import EnvironmentFault
+
+_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException, OSError)
+_BUILD_TIMEOUT = 3600
+"""Seconds without a word from the engine: a compiler may be silent for long."""
+
+
+class DockerEngine:
+    """Needs nothing but an engine that answers; has layer caching, no build secrets."""
+
+    name = "docker"
+    abilities = frozenset({"local"})
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._connection: Any = None
+
+    def describe(self) -> str:
+        where = self._environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+        try:
+            version = self._client.version()["Version"]
+        except _ERRORS as exc:
+            raise EnvironmentFault(
+                "build/engine-absent",
+                f"No Docker Engine answers at {where}.",
+                "Start it, or set DOCKER_HOST.",
+            ) from exc
+        return f"Docker Engine {version} at {where}"
+
+    def inspect(self, reference: str) -> Image | None:
+        try:
+            found = self._client.inspect_image(reference)
+        except docker.errors.ImageNotFound:
+            return None
+        digests = [text.partition("@")[2] for text in found.get("RepoDigests") or () if text.startswith(parse(reference).name + "@")]  # fmt: skip
+        labels = (found.get("Config") or {}).get("Labels") or {}
+        return Image(reference, found["Id"], digests[0] if digests else "", labels, found["Size"])
+
+    def pull(self, reference: str, log: Log) -> Image:
+        found = self.inspect(reference)
+        if found is None:
+            log(f"Pulling {reference} …")
+            wanted = parse(reference)
+            try:
+                stream = self._client.pull(
+                    wanted.name, wanted.digest or wanted.tag or "latest", stream=True, decode=True
+                )
+                _follow(stream, lambda line: None)
+            except (*_ERRORS, _StreamError) as exc:
+                raise base_fault(reference, _explain(exc)) from exc
+            found = self.inspect(reference)
+        if found is None:
+            raise base_fault(reference, "the engine does not have it after pulling it")
+        return found
+
+    def probe(self, reference: str) -> str:
+        container = self._client.create_container(reference, entrypoint=list(PROBE), network_disabled=True)  # fmt: skip
+        try:
+            self._client.start(container)
+            if self._client.wait(container, timeout=60)["StatusCode"]:
+                return ""
+            words = self._client.logs(container, stderr=False).decode().split()
+            return words[1] if words[:1] == ["dhpy-python"] else ""
+        except docker.errors.APIError:
+            # Started it cannot be where the program does not exist.
+            return ""
+        finally:
+            self._client.remove_container(container, force=True)
+
+    def build(self, request: Request, log: Log) -> Image:
+        with _tar(request.context) as context:
+            try:
+                stream = self._client.build(
+                    fileobj=context,
+                    custom_context=True,
+                    tag=request.reference,
+                    rm=True,
+                    forcerm=True,
+                    decode=True,
+                    platform=request.platform,
+                    network_mode=request.network or None,
+                    timeout=_BUILD_TIMEOUT,
+                )
+                _follow(stream, log)
+            except (*_ERRORS, _StreamError) as exc:
+                raise build_fault(_explain(exc)) from exc
+        built = self.inspect(request.reference)
+        if built is None:
+            raise build_fault("the engine does not have the image after building it")
+        return built
+
+    def tag(self, reference: str, other: str) -> None:
+        """Give an image another name as well."""
+        wanted = parse(other)
+        self._client.tag(reference, wanted.name, wanted.tag or "latest")
+
+    def push(self, reference: str, log: Log, *, plain_http: bool = False) -> str:
+        wanted = parse(reference)
+        digest = ""
+
+        def take(line: Mapping[str, Any]) -> None:
+            nonlocal digest
+            digest = (line.get("aux") or {}).get("Digest") or digest
+
+        try:
+            stream = self._client.push(wanted.name, wanted.tag, stream=True, decode=True)
+            _follow(stream, log, take)
+        except (*_ERRORS, _StreamError) as exc:
+            raise push_fault(reference, _explain(exc)) from exc
+        if not digest:
+            raise push_fault(reference, "the registry broke off without naming a digest")
+        return digest
+
+    @property
+    def _client(self) -> Any:
+        if self._connection is None:
+            try:
+                self._connection = docker.from_env(environment=dict(self._environ)).api
+            except _ERRORS as exc:
+                where = self._environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+                raise EnvironmentFault(
+                    "build/engine-absent",
+                    f"No Docker Engine answers at {where}.",
+                    "Start it, or set DOCKER_HOST.",
+                ) from exc
+        return self._connection
+
+
+class _StreamError(Exception):
+    """What the engine says in the middle of its answer."""
+
+
+def _follow(stream: Iterable[Mapping[str, Any]], log: Log, take: Any = None) -> None:
+    for line in stream:
+        if "error" in line:
+            raise _StreamError(line["error"])
+        if take is not None:
+            take(line)
+        text = line.get("stream") or ("" if line.get("progressDetail") else line.get("status", ""))
+        for part in str(text).splitlines():
+            if part.strip():
+                log(part.rstrip())
+
+
+def _explain(exc: BaseException) -> str:
+    return str(getattr(exc, "explanation", None) or exc)
+
+
+@contextlib.contextmanager
+def _tar(folder: Path) -> Iterator[Any]:
+    def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.uid = member.gid = member.mtime = 0
+        member.uname = member.gname = ""
+        return member
+
+    with tempfile.TemporaryFile() as file:
+        with tarfile.open(fileobj=file, mode="w") as tar:
+            for path in sorted(folder.iterdir()):
+                tar.add(path, path.name, filter=plain)
+        file.seek(0)
+        yield file
