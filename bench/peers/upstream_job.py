@@ -12,6 +12,8 @@ from digitalhub_runtime_python.utils.outputs import build_new_status, parse_outp
 
 project = dh.get_project(os.environ["PROJECT_NAME"])
 run = dh.get_run(os.environ["RUN_ID"], project=project.name)
+# The run is marked as local so that no engine takes it; in a pod it is not, and the platform owns its state.
+run.local_execution = lambda: False
 run.start_execution()
 spec = run.spec.to_dict()
 namespace: dict = {}
