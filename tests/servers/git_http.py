@@ -29,6 +29,8 @@ class GitServer:
     """Serve files only, as a plain web server does."""
     redirect: str = ""
     """Answer every request with a redirect to this base URL."""
+    failures: int = 0
+    """How many requests get a 503 first."""
     requests: list[str] = field(default_factory=list)
     authorizations: list[str | None] = field(default_factory=list)
 
@@ -112,7 +114,10 @@ def git_server(folder: Path, context: ssl.SSLContext | None = None) -> Iterator[
             parts = urlsplit(self.path)
             wanted = state.private.get(parts.path.split("/")[1])
             expected = "Basic " + base64.b64encode((wanted or "").encode()).decode()
-            if state.redirect:
+            if state.failures:
+                state.failures -= 1
+                self.answer(503, [], b"")
+            elif state.redirect:
                 self.answer(302, [("Location", state.redirect + self.path)], b"")
             elif wanted and authorization != expected:
                 self.answer(401, [("WWW-Authenticate", 'Basic realm="test"')], b"")

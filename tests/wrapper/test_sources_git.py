@@ -201,6 +201,24 @@ def test_nobody_at_the_port_is_said_so(tmp_path, settings):
     assert fault.code == "source/unreachable"
 
 
+def test_a_server_in_passing_trouble_is_asked_again(server, code, tmp_path, settings, caplog):
+    server.failures = 1
+    get(f"git+{code.url}", tmp_path / "d", settings)
+    assert "Trying again" in caplog.text
+
+
+def test_a_server_in_lasting_trouble_is_given_up(server, code, tmp_path, settings):
+    server.failures = 99
+    fault = refused(f"git+{code.url}", tmp_path / "d", settings)
+    assert fault.code == "source/unavailable"
+    assert len(server.requests) < 10
+
+
+def test_the_name_of_a_repository_is_not_taken_for_a_cause(server, tmp_path, settings):
+    fault = refused(f"git+{server.url}/openssl-certificate", tmp_path / "d", settings)
+    assert fault.code == "source/not-found"
+
+
 def test_a_machine_without_git_is_said_to_have_none(code, tmp_path, settings):
     without = replace(settings, environ={**settings.environ, "PATH": str(tmp_path)})
     fault = refused(f"git+{code.url}", tmp_path / "d", without)

@@ -90,6 +90,7 @@ def test_an_address_is_taken_apart(text, parts):
         "file://a.py",
         "file:///a%00b.py",
         "zip+",
+        "a\ud800.py",
     ],
 )
 def test_what_is_malformed_or_would_be_an_option_is_refused(text):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import logging
 import socket
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from servers.authority import make_authority
@@ -144,6 +146,38 @@ def test_a_protected_file_is_had_with_the_password_of_the_url(server, tmp_path, 
         get(f"{right}/main.py", tmp_path / "d", settings)
     for word in ("wr0ng", "p@ss", "p%40ss"):
         assert word not in str(fault) and word not in caplog.text
+
+
+@pytest.mark.parametrize("password", ["ü", "пароль", ""])
+def test_a_password_of_any_letters_will_do(server, tmp_path, settings, password):
+    server.pages["/main.py"].credentials = f"me:{password}"
+    get(
+        server.url.replace("://", f"://me:{quote(password)}@") + "/main.py",
+        tmp_path / "d",
+        settings,
+    )
+
+
+def test_a_path_of_any_letters_will_do(server, tmp_path, settings):
+    server.pages["/%C3%BC%20b.py"] = Page(CODE)
+    assert get(f"{server.url}/ü b.py", tmp_path / "d", settings).main == Path("ü b.py")
+
+
+def test_a_server_that_packs_unasked_is_understood(server, tmp_path, settings):
+    server.pages["/main.py"] = Page(gzip.compress(CODE), headers={"Content-Encoding": "gzip"})
+    assert get(f"{server.url}/main.py", tmp_path / "d", settings).revision == f"sha256:{DIGEST}"
+
+
+def test_what_is_packed_twice_is_a_bomb_and_refused(server, tmp_path, settings):
+    body = gzip.compress(gzip.compress(CODE))
+    server.pages["/main.py"] = Page(body, headers={"Content-Encoding": "gzip, gzip"})
+    assert refused(f"{server.url}/main.py", tmp_path / "d", settings).code == "source/unavailable"
+
+
+def test_a_host_that_is_no_name_is_said_to_be_none(tmp_path, settings):
+    fault = refused("https://a..b/main.py?key=s3cret", tmp_path / "d", settings)
+    assert fault.code in ("source/unavailable", "source/unreachable")
+    assert "s3cret" not in str(fault)
 
 
 def test_a_web_page_is_no_code(server, tmp_path, settings):

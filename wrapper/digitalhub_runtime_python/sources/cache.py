@@ -124,4 +124,5 @@ def remember(cache: Path | None, address: str, etag: str, digest: str) -> None:
         return
     with tempfile.NamedTemporaryFile("w", dir=cache / "tmp", delete=False) as note:
         json.dump({"etag": etag, "sha256": digest}, note)
+    Path(note.name).chmod(0o644)  # other users of one cache read it too
     Path(note.name).replace(cache / "seen" / f"{address}.json")

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 TIMEOUT = 600
 """Seconds for one git command; a server that says nothing is given up after 30 (lowSpeedTime)."""
+PAUSES = (0.5, 1.5)
+"""Seconds before each further attempt where the network or the server is in trouble."""
 CONFIG = (
     "core.hooksPath=/dev/null",
     "submodule.recurse=false",
@@ -182,13 +185,19 @@ class Git:
             log.warning("submodules are not fetched, their folders stay empty: %s", submodules)
 
     def _run(self, *arguments: str) -> str:
-        done = self._start([*self.command, *arguments])
-        if done.returncode == 0:
-            return done.stdout
-        text = done.stderr
-        for secret in (self.password, self.user if self.uri.user else ""):
-            text = text.replace(secret, "***") if secret else text
-        raise git_faults.from_output(self.uri, text, known=bool(self.password))
+        for pause in (*PAUSES, None):
+            done = self._start([*self.command, *arguments])
+            if done.returncode == 0:
+                return done.stdout
+            text = done.stderr
+            for secret in (self.password, self.user if self.uri.user else ""):
+                text = text.replace(secret, "***") if secret else text
+            fault = git_faults.from_output(self.uri, text, known=bool(self.password))
+            if pause is None or fault.code not in ("source/unreachable", "source/unavailable"):
+                raise fault
+            log.warning("%s Trying again.", fault.message)
+            time.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
 
     def _start(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         try:

@@ -80,6 +80,8 @@ def from_output(uri: SourceUri, output: str, *, known: bool) -> SourceFault:
         known: whether credentials were given.
     """
     said = _essence(output)
+    # A repository of the name openssl is no matter of TLS.
+    output = re.sub(r"\S+://\S+", "…", output)
     if NOT_SERVED.search(output):
         return NotServedFault(
             "source/ref-not-found",

@@ -28,7 +28,10 @@ IGNORED = (
 
 def fetch(uri: SourceUri, dest: Path, settings: Settings) -> Fetched:
     """Copy a file or a folder, or unpack a zip."""
-    path = Path(uri.url).expanduser()
+    try:
+        path = Path(uri.url).expanduser()
+    except RuntimeError:  # ~somebody, who is nobody
+        path = Path(uri.url)
     if not path.exists():
         raise _missing(path, uri)
     if path.is_dir():
@@ -110,9 +113,9 @@ def compile_rules(lines: list[str]) -> list[Rule]:
         back = text.startswith("!")
         text = text[1:] if back else text
         only_folders = text.endswith("/")
-        text = text.rstrip("/") if only_folders else text
+        text = text[:-1] if only_folders else text
         anchored = "/" in text
-        pattern = _translate(text.lstrip("/"))
+        pattern = _translate(text[1:] if text.startswith("/") else text)
         rules.append(
             (re.compile(pattern if anchored else f"(?:.*/)?{pattern}", re.S), back, only_folders)
         )
@@ -127,7 +130,7 @@ def ignored(rules: list[Rule], path: str, is_folder: bool) -> bool:
     return False
 
 
-_TOKEN = re.compile(r"(?P<any>(?:^|(?<=/))\*\*/)|(?P<rest>(?<=/)\*\*$)|(?P<star>\*+)|(?P<one>\?)"
+_TOKEN = re.compile(r"(?P<any>(?:^|(?<=/))\*\*+/)|(?P<rest>(?<=/)\*\*+$)|(?P<star>\*+)|(?P<one>\?)"
                     r"|(?P<set>\[[!^]?\]?[^\]]*\])|\\(?P<escaped>.)|(?P<text>.)", re.S)  # fmt: skip
 
 

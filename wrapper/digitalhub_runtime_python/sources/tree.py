@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from digitalhub_runtime_python.errors import SourceFault
@@ -82,14 +82,17 @@ def entries(root: Path) -> Iterator[Path]:
             yield Path(folder, name)
 
 
-def check_links(root: Path, what: str) -> None:
+def check_links(root: Path, what: str, paths: Iterable[Path] | None = None) -> None:
     """Refuse links that lead out of `root`, directly or over other links.
+
+    Args:
+        paths: those below `root` that count; all of them by default.
 
     Raises:
         SourceFault: the message names the first one.
     """
     inside = root.resolve()
-    for path in entries(root):
+    for path in entries(root) if paths is None else paths:
         if not path.is_symlink():
             continue
         target = path.readlink()

@@ -62,6 +62,8 @@ def parse(text: str) -> SourceUri:
     text = text.strip()
     if _CONTROL.search(text):
         raise _malformed(text, "it holds a control character")
+    if text.encode(errors="replace").decode() != text:
+        raise _malformed(text, "it holds half a character")
     archive = text.lower().startswith("zip+")
     rest = text[4:] if archive else text
     match = _SCHEME.match(rest)
@@ -176,6 +178,7 @@ def _subfolder(text: str, subfolder: str) -> str:
 def _malformed(text: str, why: str) -> SourceFault:
     # Where a malformed password ends is anybody's guess: at the last @.
     shown = re.sub(r"(?<=://).*@", "***@", _CONTROL.sub("?", text))
+    shown = shown if len(shown) <= 200 else f"{shown[:200]}…"
     return SourceFault(
         "source/uri",
         f"The code source {shown!r} is not well formed: {why}.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from base64 import b64encode
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -112,7 +113,9 @@ def _attempt(client: urllib3.PoolManager, uri: SourceUri, etag: str, target: Pat
     if etag:
         headers["If-None-Match"] = etag
     if uri.user or uri.password:
-        headers.update(make_headers(basic_auth=f"{uri.user}:{uri.password}"))
+        # Not urllib3's make_headers, which knows Latin-1 only.
+        secret = b64encode(f"{uri.user}:{uri.password}".encode()).decode()
+        headers["Authorization"] = f"Basic {secret}"
     response = client.request(
         "GET",
         uri.url,
@@ -125,8 +128,10 @@ def _attempt(client: urllib3.PoolManager, uri: SourceUri, etag: str, target: Pat
         if response.status == HTTPStatus.NOT_MODIFIED and etag:
             return None
         _check(uri, response)
+        # A packed piece of this size is a few MiB unpacked at most, which a small pod can hold.
+        piece = 4096 if response.headers.get("Content-Encoding") else tree.CHUNK
         with target.open("wb") as file:
-            blobs.write(response.stream(tree.CHUNK), file, tree.Budget(uri.shown))
+            blobs.write(response.stream(piece), file, tree.Budget(uri.shown))
         return response.headers.get("ETag", "")
     finally:
         response.close()
@@ -147,6 +152,13 @@ def _check(uri: SourceUri, response: Any) -> None:
         raise _PassingError(status)
     if status != HTTPStatus.OK:
         raise _refused(uri, status)
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip"):
+        raise SourceFault(
+            "source/unavailable",
+            f"{uri.shown} is encoded as {encoding[:40]!r}, though it was asked for as it is.",
+            "Have the server send the file as it is.",
+        )
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind == "text/html" and not uri.archive:
         raise SourceFault(
