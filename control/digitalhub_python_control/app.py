@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -28,7 +29,7 @@ from digitalhub_python_control.metrics import Counting
 from digitalhub_python_control.objects import Objects
 from digitalhub_python_control.settings import ControlSettings
 from digitalhub_python_control.store import Store
-from digitalhub_python_control.web import CloseUnread, Handler, endpoint, refuse
+from digitalhub_python_control.web import CloseUnread, Handler, endpoint, failure, refuse
 
 if TYPE_CHECKING:
     from digitalhub_python_control.reconcile import Reconciler
@@ -60,13 +61,25 @@ def create_app(
             Middleware(CloseUnread),
             Middleware(Access, settings=settings),
         ],
-        exception_handlers={404: _no_route, 405: _no_method},
+        exception_handlers={404: _no_route, 405: _no_method, Exception: _broken},
     )
     app.state.settings = settings
     app.state.store = store
     app.state.objects = Objects(store, Blobs(settings.home / "files"))
     app.state.counters = counters
     return app
+
+
+class _Key(Convertor[str]):
+    """Starlette's own `path` ends at a line feed, and a file's key may have one."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
 
 
 def _route(method: str, path: str, handler: Handler) -> Route:
@@ -137,12 +150,17 @@ def _routes_of(plural: str) -> list[Route]:
 
 
 def _s3_routes() -> list[Route]:
+    register_url_convertor("key", _Key())
     methods = ["GET", "HEAD", "PUT", "POST", "DELETE"]
-    return [Route(path, s3.respond, methods=methods) for path in ("/s3", "/s3/{path:path}")]
+    return [Route(path, s3.respond, methods=methods) for path in ("/s3", "/s3/{address:key}")]
 
 
 async def _no_route(request: Request, _exc: Exception) -> Response:
     return refuse(404, f"There is nothing at {request.url.path}.")
+
+
+async def _broken(request: Request, exc: Exception) -> Response:
+    return failure(exc, f"{request.method} {request.url.path}")
 
 
 async def _no_method(request: Request, exc: Exception) -> Response:

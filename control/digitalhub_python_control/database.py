@@ -160,7 +160,7 @@ def _prepare_sqlite(engine: Engine) -> None:
 def _check_sqlite(connection: Connection) -> None:
     found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
     if found != "ok":
-        raise _corrupt(str(found))
+        raise _corrupt(" ".join(str(found).split()))
 
 
 def _corrupt(detail: str) -> PlatformFault:

@@ -33,19 +33,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_LOG = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _LAST_REQUESTS = 5
 """Seconds that open requests get to finish when the server stops."""
 
 
 def main(environ: Mapping[str, str]) -> int:
     """Serve until SIGTERM or SIGINT; the exit status. A fault is one line on stderr."""
-    logging.basicConfig(
-        level=environ.get("DHPY_LOG_LEVEL", "INFO").upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
     try:
-        serve(ControlSettings.from_env(environ))
+        settings = ControlSettings.from_env(environ)
+        logging.basicConfig(level=settings.log_level, format=_LOG, stream=sys.stderr)
+        serve(settings)
     except Fault as exc:
         sys.stderr.write(f"{exc} [{exc.code}]\n")
         return exc.exit_status

@@ -11,6 +11,7 @@ from pathlib import Path
 from digitalhub_runtime_python.errors import UsageFault
 
 DEFAULT_PORT = 8321
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 BUCKET = "digitalhub"
 """The bucket of the default files store; any other name works too."""
 
@@ -50,6 +51,9 @@ class ControlSettings:
     """`DHPY_STOP_GRACE`, seconds between SIGTERM and SIGKILL of a run that is stopped."""
     environment_days: int = 30
     """`DHPY_ENVIRONMENT_DAYS`: environments that were not used for so long are removed."""
+
+    log_level: str = "INFO"
+    """`DHPY_LOG_LEVEL`: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
 
     @property
     def url(self) -> str:
@@ -99,6 +103,7 @@ class ControlSettings:
             max_jobs=int(_number(environ, "DHPY_MAX_JOBS", max(2, os.cpu_count() or 2), 1)),
             stop_grace=_number(environ, "DHPY_STOP_GRACE", cls.stop_grace, 0),
             environment_days=int(_number(environ, "DHPY_ENVIRONMENT_DAYS", 30, 0)),
+            log_level=_level(text("DHPY_LOG_LEVEL", "INFO").upper()),
         )
         if not settings.needs_credentials and not is_loopback(settings.host):
             raise UsageFault(
@@ -126,6 +131,16 @@ def _folder(value: str, environ: Mapping[str, str], variable: str, default: str)
         return Path(value).expanduser().absolute()
     base = environ.get(variable, "").strip()
     return (Path(base) if base else Path.home() / default).absolute() / "digitalhub-python"
+
+
+def _level(value: str) -> str:
+    if value not in _LEVELS:
+        raise UsageFault(
+            "usage/setting",
+            f"DHPY_LOG_LEVEL is {value!r}.",
+            f"Set it to one of {', '.join(_LEVELS)}.",
+        )
+    return value
 
 
 def _number(
