@@ -42,7 +42,7 @@ def make_context(
     *,
     logger: Any = None,
     platform: Any = None,
-    worker_id: int = 0,
+    worker_id: int | str = 0,
     trigger: Any = None,
 ) -> Context:
     """A context whose `project` and `run` are made by the two callables at their first use."""

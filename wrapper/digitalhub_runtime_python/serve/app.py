@@ -1,0 +1,163 @@
+"""The ASGI application: admission, the request's body, the hand-over to the handler, the response."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from digitalhub_runtime_python.serve.event import RequestEvent
+from digitalhub_runtime_python.serve.handover import Job, Runner
+from digitalhub_runtime_python.serve.protocol import FrontState
+from digitalhub_runtime_python.serve.replies import Reply, problem_reply
+
+HEALTH = "/__internal/health"
+"""Answered without the handler; Nuclio's readiness probe."""
+
+_CLOSE = (b"connection", b"close")
+
+
+class App:
+    """An ASGI application for one handler.
+
+    Args:
+        runner: runs the handler.
+        state: what the connections share; a request's connection is in its scope, as `dhpy`.
+    """
+
+    def __init__(self, runner: Runner, state: FrontState) -> None:
+        self._runner = runner
+        self._settings = state.settings
+        self._state = state
+        self._slot = state.slot
+        self._held = 0  # bytes of bodies in memory
+        self.in_flight = 0
+        state.gone = runner.cancel
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            raise NotImplementedError(f"a function is served over HTTP, not {scope['type']}")
+        if scope["path"].startswith(HEALTH):
+            await self._health(send)
+            return
+        began = time.perf_counter()
+        self.in_flight += 1
+        held = 0
+        job: Job | None = None
+        try:
+            content_type, length = _about_body(scope["headers"])
+            if not self._admits(scope, length):
+                return
+            body = await self._read(scope, receive)
+            if body is None:
+                return
+            held = len(body)
+            self._held += held
+            future: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
+            job = Job(RequestEvent(scope, body, content_type), future)
+            connection = scope["dhpy"]
+            connection.job = job
+            if self._runner.waiting() >= self._settings.queue:
+                reply: Reply | None = busy("The service has too many requests waiting.")
+            else:
+                self._runner.submit(job)
+                reply = await future
+            if reply is not None:
+                await self._send(reply, job, scope, send)
+                self._slot.count(reply.status, time.perf_counter() - began)
+            connection.job = None
+        finally:
+            self.in_flight -= 1
+            self._held -= held
+
+    def _admits(self, scope: Any, length: int) -> bool:
+        """Whether a request is taken on; one that is not has been answered before its body is read."""
+        if length > self._settings.body_limit:
+            status = 413
+            detail = f"The body has {length} bytes; the limit is {self._settings.body_limit}."
+        elif self._held + length > self._settings.body_memory and self._held:
+            status, detail = 503, "The service holds too many request bodies."
+        elif length < 0:
+            status, detail = 400, "The request is not well-formed HTTP."
+        else:
+            return True
+        scope["dhpy"].refuse(status, detail, *((_RETRY,) if status == 503 else ()))
+        return False
+
+    async def _read(self, scope: Any, receive: Any) -> bytes | None:
+        """The whole body; None where there is nobody to answer any more."""
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body: bytes = message["body"]
+        if not message["more_body"]:
+            return bytes(body)
+        parts, size = [body], len(body)
+        while message["more_body"]:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            parts.append(message["body"])
+            size += len(message["body"])
+            if size > self._settings.body_limit:
+                limit = self._settings.body_limit
+                scope["dhpy"].refuse(413, f"The body is longer than the limit of {limit} bytes.")
+                return None
+        return b"".join(parts)
+
+    async def _send(self, reply: Reply, job: Job, scope: Any, send: Any) -> None:
+        headers = reply.headers
+        if self._state.draining:
+            headers = [*headers, _CLOSE]
+        connection = scope["dhpy"]
+        unframed = job.stream is not None and scope["http_version"] == "1.0"
+        if unframed:
+            connection.send_unframed()
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        if job.stream is None:
+            await send({"type": "http.response.body", "body": reply.body})
+            return
+        await send({"type": "http.response.body", "body": reply.body, "more_body": True})
+        while (data := await job.stream.take()) is not None:
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+        if job.stream.failed or job.stream.closed:
+            # Without the last chunk: a client must not take the part for the whole.
+            connection.cut()
+        elif unframed:
+            connection.end_unframed()
+        else:
+            await send({"type": "http.response.body", "body": b""})
+
+    async def _health(self, send: Any) -> None:
+        body = b"OK"
+        headers = [(b"content-type", b"text/plain"), (b"content-length", b"2")]
+        if self._state.draining:
+            headers.append(_CLOSE)
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+_RETRY = (b"retry-after", b"1")
+
+
+def busy(detail: str) -> Reply:
+    """503 with `Retry-After`."""
+    reply = problem_reply(503, f"{detail} Try again in a second.")
+    reply.headers.append(_RETRY)
+    return reply
+
+
+def late(seconds: float) -> Reply:
+    """504."""
+    return problem_reply(504, f"The function took longer than its deadline of {seconds:g} s.")
+
+
+def _about_body(headers: list[tuple[bytes, bytes]]) -> tuple[str, int]:
+    """The content type, and the length that is announced; 0 where none is, -1 where it is no number."""
+    content_type, length = "", 0
+    for name, value in headers:
+        if name == b"content-type":
+            content_type = value.decode("latin-1")
+        elif name == b"content-length":
+            length = int(value) if value.isdigit() and len(value) < 20 else -1
+    return content_type, length

@@ -1,0 +1,459 @@
+"""Hands requests from the front, the thread with the sockets, to the main thread, where the user's code runs.
+
+The front must answer while a handler computes, so the two never share a thread. Both directions go
+in batches: a thread that is awake takes all that is there, and is only woken when it sleeps.
+That costs a tenth of an executor's hop per request when there is load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Callable, Protocol
+
+from digitalhub_runtime_python.serve.event import RequestEvent
+from digitalhub_runtime_python.serve.handling import Handling
+from digitalhub_runtime_python.serve.replies import Reply
+
+logger = logging.getLogger(__name__)
+
+STREAM_HIGH = 256 * 1024
+"""Bytes of a stream that the client has not taken yet; above it the handler waits."""
+
+
+class Job:
+    """One request on its way through the handler."""
+
+    __slots__ = ("event", "future", "gone", "queued", "started", "stream", "task")
+
+    def __init__(self, event: RequestEvent, future: asyncio.Future[Reply | None]) -> None:
+        self.event = event
+        self.future = future
+        """The front's; its result is None where nobody waits for one any more."""
+        self.queued = time.monotonic()
+        self.started = 0.0
+        """When the handler was called, or gave its last chunk; 0 while it waits."""
+        self.gone = False
+        """The client has left, or has been answered without the handler."""
+        self.stream: Stream | None = None
+        self.task: asyncio.Task[None] | None = None
+
+
+class Stream:
+    """The chunks of one response, from the handler's thread to the front."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._chunks: deque[bytes] = deque()
+        self._put = 0  # bytes; written by the handler's thread only,
+        self._taken = 0  # and this one by the front's only
+        self._resume: Callable[[], None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self.ended = False
+        self.failed = False
+        self.closed = False
+        """The client takes no more."""
+
+    # The handler's side.
+    def put(self, chunk: bytes) -> None:
+        self._put += len(chunk)
+        self._chunks.append(chunk)
+        self._outbox.put(self._wake, None)
+
+    def end(self, failed: bool = False) -> None:
+        self.failed = failed
+        self.ended = True
+        self._outbox.put(self._wake, None)
+
+    def wait_for(self, resume: Callable[[], None]) -> bool:
+        """Whether the handler has to wait; `resume` is then called when it may go on."""
+        if not self._full():
+            return False
+        self._resume = resume
+        # The front may have taken everything in between, and would then never call it.
+        if not self._full():
+            self._resume = None
+            return False
+        return True
+
+    def _full(self) -> bool:
+        return self._put - self._taken >= STREAM_HIGH and not self.closed
+
+    @property
+    def held_up(self) -> bool:
+        """The handler waits for the client."""
+        return self._resume is not None
+
+    # The front's side.
+    async def take(self) -> bytes | None:
+        """All that is there; None at the end, or when it was closed."""
+        while True:
+            ended = self.ended  # read first: chunks that come before the end are then there
+            if self._chunks:
+                break
+            if ended or self.closed:
+                return None
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        data = b"".join(self._chunks.popleft() for _ in range(len(self._chunks)))
+        self._taken += len(data)
+        if self._put - self._taken < STREAM_HIGH // 2:
+            self._go_on()
+        return data
+
+    def close(self) -> None:
+        self.closed = True
+        self._go_on()
+        self._wake(None)
+
+    def _wake(self, _: None) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _go_on(self) -> None:
+        resume, self._resume = self._resume, None
+        if resume is not None:
+            resume()
+
+
+class Outbox:
+    """Calls that the handler's thread wants made on the front's loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._calls: deque[tuple[Callable[[Any], None], Any]] = deque()
+        self._scheduled = False
+
+    def put(self, function: Callable[[Any], None], argument: Any) -> None:
+        self._calls.append((function, argument))
+        if not self._scheduled:
+            self._scheduled = True
+            # Closed: the front has ended, and whoever would have been told with it.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._run)
+
+    def _run(self) -> None:
+        self._scheduled = False
+        calls = self._calls
+        while calls:
+            function, argument = calls.popleft()
+            function(argument)
+
+
+def resolve(outcome: tuple[Job, Reply | None]) -> None:
+    """On the front's loop: give a job its reply, unless it has been answered meanwhile."""
+    job, reply = outcome
+    if not job.future.done():
+        job.future.set_result(reply)
+
+
+class Runner(Protocol):
+    """What the front sees of the thread that runs the handler."""
+
+    def submit(self, job: Job) -> None: ...
+    def cancel(self, job: Job) -> None: ...
+    def running(self) -> Iterable[Job]: ...
+    def waiting(self) -> int: ...
+    def overdue(self, before: float) -> list[Job]: ...
+    def run(self) -> None: ...
+    def stop(self) -> None: ...
+    def stuck(self, job: Job, seconds: float) -> bool: ...
+    def beat(self) -> None: ...
+
+
+class SyncRunner:
+    """Runs plain handlers one at a time, first come, first served."""
+
+    def __init__(self, handling: Handling, outbox: Outbox, loop: asyncio.AbstractEventLoop) -> None:
+        self._handling = handling
+        self._outbox = outbox
+        self._loop = loop
+        self._jobs: deque[Job | None] = deque()
+        self._current: Job | None = None
+        self._asleep = False
+        self._bell = threading.Lock()
+        self._bell.acquire()
+
+    def submit(self, job: Job | None) -> None:
+        self._jobs.append(job)
+        if self._asleep:
+            self._asleep = False
+            self._bell.release()
+
+    def cancel(self, job: Job) -> None:
+        """The client has gone: a job that waits is not begun, a stream is closed, a call goes on."""
+        job.gone = True
+        if job.stream is not None:
+            job.stream.close()
+
+    def running(self) -> Iterable[Job]:
+        job = self._current
+        return () if job is None else (job,)
+
+    def waiting(self) -> int:
+        return len(self._jobs)
+
+    def overdue(self, before: float) -> list[Job]:
+        """Take out the jobs that wait since before a time."""
+        taken: list[Job] = []
+        while self._jobs:
+            try:
+                job = self._jobs.popleft()
+            except IndexError:  # the other thread took it
+                break
+            if job is None or job.queued >= before:
+                self._jobs.appendleft(job)
+                break
+            taken.append(job)
+        return taken
+
+    def stuck(self, job: Job, seconds: float) -> bool:
+        """Whether only the end of the process ends this call: nothing else stops a plain function."""
+        return job is self._current
+
+    def beat(self) -> None:
+        """Nothing to ask: this thread is as busy as its handler."""
+
+    def stop(self) -> None:
+        self.submit(None)
+
+    def run(self) -> None:
+        """Run jobs until `stop` is called; in the main thread."""
+        jobs = self._jobs
+        while True:
+            try:
+                job = jobs.popleft()
+            except IndexError:
+                self._asleep = True
+                if jobs:  # it came before the flag was seen
+                    self._asleep = False
+                    continue
+                self._bell.acquire()
+                continue
+            if job is None:
+                return
+            if job.gone:
+                self._outbox.put(resolve, (job, None))
+                continue
+            job.started = time.monotonic()
+            self._current = job
+            reply = self._handling.call(job.event, self._loop)
+            if reply.stream is not None:
+                self._stream(job, reply)
+            else:
+                self._outbox.put(resolve, (job, reply))
+            self._current = None
+
+    def _stream(self, job: Job, reply: Reply) -> None:
+        stream = job.stream = Stream(self._outbox)
+        self._outbox.put(resolve, (job, reply))
+        failed = False
+        try:
+            for chunk in reply.stream:
+                if stream.closed or job.gone:
+                    break
+                job.started = time.monotonic()
+                stream.put(reply.encode(chunk))
+                room = threading.Lock()
+                room.acquire()
+                if stream.wait_for(room.release):
+                    room.acquire()
+        except BaseException as exc:  # noqa: BLE001 - the user's; the status has been sent already
+            failed = True
+            self._handling.failed(exc, job.event)
+        finally:
+            _close(reply.stream, self._handling, job)
+            stream.end(failed)
+
+
+class AsyncRunner:
+    """Runs `async` handlers concurrently, on a loop of their own in the main thread.
+
+    Args:
+        limit: calls at the same time; more wait.
+    """
+
+    def __init__(
+        self, handling: Handling, outbox: Outbox, loop: asyncio.AbstractEventLoop, limit: int
+    ) -> None:
+        self._handling = handling
+        self._outbox = outbox
+        self._loop = loop
+        self._limit = limit
+        self._waiting: deque[Job] = deque()
+        self._running: dict[Job, None] = {}  # the front's record: begun, and not yet resolved
+        self._handed: deque[Job] = deque()
+        self._scheduled = False
+        self._asked = 0.0
+
+    # The front's side.
+    def submit(self, job: Job) -> None:
+        if len(self._running) >= self._limit:
+            self._waiting.append(job)
+            return
+        self._hand_over(job)
+
+    def _hand_over(self, job: Job) -> None:
+        self._running[job] = None
+        self._handed.append(job)
+        if not self._scheduled:
+            self._scheduled = True
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._begin)
+
+    def _done(self, job: Job) -> None:
+        self._running.pop(job, None)
+        while self._waiting and len(self._running) < self._limit:
+            waiting = self._waiting.popleft()
+            if waiting.gone:
+                resolve((waiting, None))
+            else:
+                self._hand_over(waiting)
+
+    def cancel(self, job: Job) -> None:
+        """The client has gone, or the deadline has passed: the call is cancelled."""
+        job.gone = True
+        if job.stream is not None:
+            job.stream.close()
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(_cancel_task, job)
+
+    def running(self) -> Iterable[Job]:
+        return list(self._running)
+
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def overdue(self, before: float) -> list[Job]:
+        taken: list[Job] = []
+        while self._waiting and self._waiting[0].queued < before:
+            taken.append(self._waiting.popleft())
+        # Handed over and not begun: the loop is held up by a handler that blocks it.
+        for job in list(self._running):
+            if not job.started and job.queued < before and not job.gone:
+                taken.append(job)
+                job.gone = True
+        return taken
+
+    def stuck(self, job: Job, seconds: float) -> bool:
+        """Whether the loop has not moved for so long: a handler blocks it, and cannot be cancelled."""
+        return bool(self._asked) and time.monotonic() - self._asked > seconds
+
+    def beat(self) -> None:
+        """Ask the loop whether it moves."""
+        if not self._asked:
+            self._asked = time.monotonic()
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._answered)
+
+    def _answered(self) -> None:
+        self._asked = 0.0
+
+    def stop(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+    # The main thread's side.
+    def run(self) -> None:
+        """Run jobs until `stop` is called; in the main thread."""
+        self._loop.run_forever()
+
+    def _begin(self) -> None:
+        self._scheduled = False
+        handed = self._handed
+        while handed:
+            job = handed.popleft()
+            if job.gone:
+                self._outbox.put(self._finish, (job, None))
+            else:
+                job.started = time.monotonic()
+                job.task = self._loop.create_task(self._run_one(job))
+
+    def _finish(self, outcome: tuple[Job, Reply | None]) -> None:
+        self._done(outcome[0])
+        resolve(outcome)
+
+    async def _run_one(self, job: Job) -> None:
+        reply: Reply | None = None
+        try:
+            reply = await self._handling.call_async(job.event)
+            if reply.stream is not None:
+                await self._stream(job, reply)
+                reply = None
+        except asyncio.CancelledError as exc:
+            if not job.gone:
+                reply = self._handling.failed(exc, job.event)
+        finally:
+            self._outbox.put(self._finish, (job, reply))
+
+    async def _stream(self, job: Job, reply: Reply) -> None:
+        stream = job.stream = Stream(self._outbox)
+        self._outbox.put(resolve, (job, reply))
+        failed = True
+        try:
+            if hasattr(reply.stream, "__aiter__"):
+                async for chunk in reply.stream:
+                    if not await self._pass_on(job, stream, reply.encode(chunk)):
+                        break
+            else:
+                for chunk in reply.stream:
+                    if not await self._pass_on(job, stream, reply.encode(chunk)):
+                        break
+            failed = False
+        except asyncio.CancelledError:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - as in SyncRunner
+            self._handling.failed(exc, job.event)
+        finally:
+            stream.end(failed)
+            await self._close(job, reply.stream)
+
+    async def _pass_on(self, job: Job, stream: Stream, chunk: bytes) -> bool:
+        """Send a chunk; whether the client takes more."""
+        if stream.closed or job.gone:
+            return False
+        job.started = time.monotonic()
+        stream.put(chunk)
+        room: asyncio.Future[None] = self._loop.create_future()
+        if stream.wait_for(lambda: self._resume(room)):
+            await room
+        return True
+
+    def _resume(self, room: asyncio.Future[None]) -> None:
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(_set, room)
+
+    async def _close(self, job: Job, stream: Any) -> None:
+        if not hasattr(stream, "aclose"):
+            _close(stream, self._handling, job)
+            return
+        try:
+            await stream.aclose()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - as in _close
+            self._handling.failed(exc, job.event)
+
+
+def _cancel_task(job: Job) -> None:
+    if job.task is not None:
+        job.task.cancel()
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _close(stream: Any, handling: Handling, job: Job) -> None:
+    """Let the generator's `finally` run; what it raises there is logged, nobody waits for it."""
+    if hasattr(stream, "close"):
+        try:
+            stream.close()
+        except BaseException as exc:  # noqa: BLE001 - the user's
+            handling.failed(exc, job.event)

@@ -1,0 +1,441 @@
+"""Starts the workers and the management port, replaces what dies, and ends them all in order.
+
+A small loop that imports what the workers need once and then forks them: a worker starts in
+milliseconds and shares those pages. It runs no thread and no event loop, so that a fork is safe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable
+
+from digitalhub_runtime_python.errors import UsageFault
+from digitalhub_runtime_python.serve import board, management, worker
+from digitalhub_runtime_python.serve.front import STUCK
+from digitalhub_runtime_python.serve.worker import Service
+
+logger = logging.getLogger(__name__)
+
+BACKOFF = (0.05, 30.0)
+"""Seconds before a worker that crashed is started again: the first time, and at most."""
+
+STEADY = 60.0
+"""Seconds that a worker must have lived for its next crash to count as a first one."""
+
+BACKLOG = 2048
+MARGIN = 2.0
+"""Seconds beyond the grace time after which a worker is killed."""
+
+_TICK = 0.25
+
+
+@dataclass
+class Worker:
+    """One place of a worker, and the process that is in it now."""
+
+    index: int
+    slot: board.Slot
+    pid: int = 0
+    control: socket.socket | None = None
+    started: float = 0.0
+    ready: bool = False
+    failures: int = 0
+    start_at: float | None = 0.0
+    failure: dict[str, Any] = field(default_factory=dict)
+    """What a worker sent before it gave up at its start."""
+
+
+class Supervisor:
+    """Keeps a service up until it is told to end.
+
+    Args:
+        listener: the function's listening socket.
+        manager: the management port's.
+        on_ready: called once, when every worker has answered for the first time.
+        watch: yields whether the code has changed since the last time; None to not look.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        listener: socket.socket,
+        manager: socket.socket,
+        *,
+        on_ready: Callable[[], None],
+        watch: Iterator[bool] | None = None,
+    ) -> None:
+        self._service = service
+        self._listener = listener
+        self._manager = manager
+        self._on_ready = on_ready
+        self._watch = watch
+        self._board = board.Board(service.serve.workers)
+        self._workers = [Worker(i, slot) for i, slot in enumerate(self._board.slots)]
+        self._retired: dict[int, float] = {}  # pid of an old worker -> when it is killed
+        self._management = 0
+        self._announced = False
+        self._signals: list[int] = []
+        self._end_by: float | None = None
+        self._status = 0
+
+    def run(self) -> int:
+        """Serve; the exit status."""
+        self._wakeup, signalled = socket.socketpair()
+        for end in (self._wakeup, signalled):
+            end.setblocking(False)
+        before = signal.set_wakeup_fd(signalled.fileno(), warn_on_full_buffer=False)
+        handlers = {
+            number: signal.signal(number, self._on_signal)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+        }
+        gc.freeze()  # what is there now is never collected: a collection would unshare its pages
+        try:
+            self._start_management()
+            while not self._finished():
+                self._start_due()
+                self._wait()
+                self._act_on_signals()
+                self._reap()
+                self._look_for_changes()
+                self._enforce_end()
+        finally:
+            self._kill_all()
+            signal.set_wakeup_fd(before)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            self._wakeup.close()
+            signalled.close()
+            gc.unfreeze()
+        return self._status
+
+    # --- starting ---
+
+    def _start_management(self) -> None:
+        host, port = self._listener.getsockname()[:2]
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+        app = management.Management(self._board, self._service.folder, (host, port))
+        self._management = self._fork(lambda: management.main(app, self._manager), self._listener)
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        if self._end_by is None:
+            for place in self._workers:
+                if not place.pid and place.start_at is not None and place.start_at <= now:
+                    self._start(place)
+            if not self._management:
+                self._start_management()
+
+    def _start(self, place: Worker) -> None:
+        mine, theirs = socket.socketpair()
+        args = (self._service, place.index, place.slot, self._listener, theirs)
+        place.slot.values[board.STATE] = board.STARTING
+        place.slot.values[board.STARTS] += 1
+        place.pid = self._fork(lambda: worker.main(*args), self._manager, mine)
+        place.slot.values[board.PID] = place.pid
+        theirs.close()
+        mine.setblocking(False)
+        place.control, place.started, place.ready, place.failure = mine, time.monotonic(), False, {}
+        place.start_at = None
+
+    def _fork(self, main: Callable[[], int], *not_needed: socket.socket) -> int:
+        """Run `main` in a new process; its pid."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid:
+            return pid
+        status = 70
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            worker.set_signals(lambda: os._exit(128 + signal.SIGTERM))
+            for other in self._workers:
+                if other.control is not None:
+                    other.control.close()  # its end must close when the supervisor dies
+            for unused in (self._wakeup, *not_needed):
+                unused.close()
+            status = main()
+        except BaseException:
+            logger.critical("a process of the service has failed", exc_info=True)
+        finally:
+            worker.exit_process(status)
+        raise AssertionError("not reached")
+
+    # --- watching ---
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        self._signals.append(number)
+
+    def _wait(self) -> None:
+        """Until something happens, or a moment has passed."""
+        controls = {w.control: w for w in self._workers if w.control is not None}
+        due = [w.start_at for w in self._workers if w.start_at is not None and not w.pid]
+        pause = min([_TICK, *(max(0.0, at - time.monotonic()) for at in due)])
+        readable, _, _ = select.select([self._wakeup, *controls], [], [], pause)
+        for end in readable:
+            if end is self._wakeup:
+                with contextlib.suppress(BlockingIOError):
+                    end.recv(4096)
+            else:
+                self._hear(controls[end])
+
+    def _hear(self, place: Worker) -> None:
+        """Take what a worker says: `R`, it takes requests; `F` and JSON, it has failed to start."""
+        assert place.control is not None  # noqa: S101
+        try:
+            message = place.control.recv(65536)
+        except (BlockingIOError, ConnectionError):
+            return
+        if not message:
+            place.control.close()
+            place.control = None
+        elif message.startswith(b"R"):
+            place.ready = True
+            if self._end_by is None:
+                place.slot.values[board.STATE] = board.READY
+            self._announce()
+        elif message.startswith(b"F"):
+            with contextlib.suppress(ValueError):
+                place.failure = json.loads(message[1:])
+
+    def _announce(self) -> None:
+        if not self._announced and all(w.ready for w in self._workers):
+            self._announced = True
+            self._board.state = board.READY
+            self._on_ready()
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, state = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            status = os.waitstatus_to_exitcode(state)
+            if pid == self._management:
+                self._management = 0
+                if self._end_by is None:
+                    logger.error("the management process ended with %d; it is replaced", status)
+            elif pid in self._retired:
+                del self._retired[pid]
+            else:
+                for place in self._workers:
+                    if place.pid == pid:
+                        self._lost(place, status)
+
+    def _lost(self, place: Worker, status: int) -> None:
+        """A worker has ended: replace it, or end with it where it never came up."""
+        pid, place.pid = place.pid, 0
+        if place.control is not None:
+            self._hear(place)  # its last words may still be there
+        if place.control is not None:
+            place.control.close()
+            place.control = None
+        _kill_group(pid)  # what the user's code had started
+        place.slot.values[board.STATE] = board.STARTING
+        if self._end_by is not None:
+            return
+        if not self._announced and not place.ready and self._watch is None:
+            # It will not come up the next time either; whoever started the service should know.
+            logger.error("the function cannot be served: %s", _ending(status))
+            self._status = place.failure.get("status") or (status if status > 0 else 1)
+            self._end()
+            return
+        if self._watch is not None and not place.ready:
+            logger.error("the function cannot be served; it is tried again when its code changes")
+            return
+        lived = time.monotonic() - place.started
+        place.failures = 0 if status in (0, STUCK) or lived > STEADY else place.failures + 1
+        first, most = BACKOFF
+        pause = min(most, first * 2 ** (place.failures - 1)) if place.failures else 0.0
+        place.start_at = time.monotonic() + pause
+        logger.error(
+            "worker %d %s after %.1f s; it is replaced %s",
+            place.index,
+            _ending(status),
+            lived,
+            f"in {pause:g} s" if pause else "at once",
+        )
+
+    def _look_for_changes(self) -> None:
+        if self._watch is None or self._end_by is not None or not next(self._watch):
+            return
+        logger.warning("the code has changed; the workers are replaced")
+        for place in self._workers:
+            if place.pid:
+                self._retired[place.pid] = time.monotonic() + self._service.serve.grace + MARGIN
+                _send(place.pid, signal.SIGTERM)
+                if place.control is not None:
+                    place.control.close()  # it sees the end of its supervisor, and ends
+                place.pid, place.control = 0, None
+            place.start_at, place.failures, place.ready = 0.0, 0, False
+
+    # --- the end ---
+
+    def _act_on_signals(self) -> None:
+        while self._signals:
+            number = self._signals.pop(0)
+            if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                if self._end_by is None:
+                    logger.warning(
+                        "ending: requests in flight have %g s", self._service.serve.grace
+                    )
+                    self._end()
+                else:
+                    logger.warning("ended by a second signal")
+                    self._status = 128 + number
+                    self._end_by = 0.0
+
+    def _end(self) -> None:
+        self._end_by = time.monotonic() + self._service.serve.grace + MARGIN
+        self._board.state = board.DRAINING
+        for place in self._workers:
+            place.slot.values[board.STATE] = board.DRAINING
+            if place.pid and place.control is not None:
+                if place.ready:
+                    with contextlib.suppress(OSError):
+                        place.control.send(b"D")
+                else:
+                    _send(place.pid, signal.SIGTERM)  # it has not begun: nothing to finish
+
+    def _enforce_end(self) -> None:
+        now = time.monotonic()
+        for pid in [p for p, at in self._retired.items() if at < now]:
+            _kill_group(pid)
+        if self._end_by is not None and now > self._end_by:
+            if any(w.pid for w in self._workers) and not self._status:
+                self._status = 128 + signal.SIGTERM
+            self._kill_all()
+
+    def _finished(self) -> bool:
+        if self._end_by is None or self._retired:
+            return False
+        return not any(w.pid for w in self._workers)
+
+    def _kill_all(self) -> None:
+        pids = [*self._retired, *(w.pid for w in self._workers if w.pid)]
+        for pid in pids:
+            _kill_group(pid)
+        if self._management:
+            pids.append(self._management)
+            _send(self._management, signal.SIGKILL)
+        for pid in pids:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+        self._retired.clear()
+        self._management = 0
+        for place in self._workers:
+            place.pid = 0
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        UsageFault: the address is taken, or none of this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as exc:
+        raise UsageFault(
+            "serve/address",
+            f"The service cannot listen on {host}:{port}: {exc.strerror or exc}.",
+            "Choose another port or address; port 0 takes a free one.",
+        ) from exc
+    listener.listen(BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def inherited(fd: int) -> socket.socket:
+    """A listening socket that the process was started with.
+
+    Raises:
+        UsageFault: there is none.
+    """
+    try:
+        listener = socket.socket(fileno=fd)
+        if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise OSError(f"descriptor {fd} does not listen")
+    except OSError as exc:
+        raise UsageFault(
+            "serve/address",
+            f"DHPY_LISTEN_FD is {fd}, which is no listening socket: {exc}.",
+            "Pass one on to this process, or set DHPY_PORT.",
+        ) from exc
+    listener.setblocking(False)
+    return listener
+
+
+def changes(root: Path) -> Iterator[bool]:
+    """Whether a Python file below `root` has changed since the last look."""
+    before = _stamps(root)
+    while True:
+        now = _stamps(root)
+        yield now != before
+        before = now
+
+
+def _stamps(root: Path) -> dict[str, tuple[int, int]]:
+    found: dict[str, tuple[int, int]] = {}
+    for folder, folders, files in os.walk(root):
+        folders[:] = [
+            f
+            for f in folders
+            if not f.startswith(".")
+            and f not in ("__pycache__", "node_modules")
+            and not (Path(folder) / f / "pyvenv.cfg").exists()
+        ]
+        for name in files:
+            if name.endswith(".py"):
+                with contextlib.suppress(OSError):  # an editor is just replacing it
+                    path = Path(folder) / name
+                    stat = path.stat()
+                    found[str(path)] = (stat.st_mtime_ns, stat.st_size)
+    return found
+
+
+def _ending(status: int) -> str:
+    if status >= 0:
+        return f"ended with {status}"
+    try:
+        return f"was ended by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was ended by signal {-status}"
+
+
+def _send(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _kill_group(pid: int) -> None:
+    """Kill a worker and what it has started; a group that is gone is no error."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    _send_if_ours(pid)
+
+
+def _send_if_ours(pid: int) -> None:
+    # Between its fork and its setpgid a worker is not in its own group yet.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if os.getpgid(pid) == os.getpgrp():
+            os.kill(pid, signal.SIGKILL)

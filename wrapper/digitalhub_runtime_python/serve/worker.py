@@ -1,0 +1,232 @@
+"""A worker: the function in the main thread, its front in another. A process of its own, forked by the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import inspect
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable
+
+import nuclio_sdk
+
+from digitalhub_runtime_python import context, lifecycle, report
+from digitalhub_runtime_python.arguments import Arguments
+from digitalhub_runtime_python.hub import Hub
+from digitalhub_runtime_python.serve import openapi
+from digitalhub_runtime_python.serve.binding import make_binder
+from digitalhub_runtime_python.serve.board import Slot
+from digitalhub_runtime_python.serve.event import TRIGGER
+from digitalhub_runtime_python.serve.front import Front
+from digitalhub_runtime_python.serve.handling import Handling, is_async
+from digitalhub_runtime_python.serve.handover import AsyncRunner, Outbox, Runner, SyncRunner
+from digitalhub_runtime_python.settings import ServeSettings, Settings
+from digitalhub_runtime_python.sources import Fetched
+from digitalhub_runtime_python.spec import RunSpec
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Service:
+    """What is served, the same for every worker."""
+
+    run: RunSpec
+    code: Fetched
+    """Fetched once, so that a worker that is replaced runs what the others run."""
+    make_hub: Callable[[], Hub]
+    """Called in each worker: connections do not survive a fork."""
+    settings: Settings
+    serve: ServeSettings
+    folder: Path
+    """Of the service; `openapi.json` is written there."""
+    debug: bool = False
+
+
+class Platform(nuclio_sdk.Platform):  # type: ignore[misc]
+    """Nuclio's platform, with the addresses of functions that have no name of Nuclio's."""
+
+    def __init__(self, addresses: dict[str, str]) -> None:
+        in_cluster = "KUBERNETES_SERVICE_HOST" in os.environ
+        super().__init__("kube" if in_cluster else "local")
+        self._addresses = addresses
+
+    def _get_function_url(
+        self, function_name: str, service_name_override: str | None = None
+    ) -> str:
+        address = self._addresses.get(service_name_override or function_name)
+        return address or str(super()._get_function_url(function_name, service_name_override))
+
+
+def main(
+    service: Service, index: int, slot: Slot, listener: socket.socket, control: socket.socket
+) -> int:
+    """Serve until the supervisor says to end; the exit status."""
+    # A group of its own: Ctrl-C is the supervisor's to handle, and what the user's code starts can
+    # be ended with this process.
+    os.setpgid(0, 0)
+    loop = _new_loop()
+    asyncio.set_event_loop(loop)
+    platform = Platform(dict(service.serve.addresses))
+    hub: Hub | None = None
+    started = False
+
+    def make_context(project: Callable[[], Any], run: Callable[[], Any]) -> Any:
+        return context.make_context(
+            project, run, platform=platform, worker_id=str(index), trigger=TRIGGER
+        )
+
+    def call(function: Callable[..., Any], arguments: Arguments) -> Any:
+        # On the loop that the handler has: what init opens there, the handler uses there.
+        value = function(*arguments.args, **arguments.kwargs)
+        return loop.run_until_complete(_awaited(value)) if inspect.isawaitable(value) else value
+
+    try:
+        hub = service.make_hub()
+        with lifecycle.prepared(
+            hub,
+            service.run,
+            service.settings,
+            service.code.root,
+            {},
+            make_context=make_context,
+            fetch=lambda *_: service.code,
+            call=call,
+        ) as ready:
+            runner, front = _assemble(service, ready, slot, listener, control, loop)
+            if index == 0:
+                openapi.write(service.folder, ready, service.run)
+            started = True
+            front_thread = threading.Thread(
+                target=_run_front, args=(front, runner, control), name="front", daemon=True
+            )
+            front_thread.start()
+            set_signals(front.drain_soon)
+            runner.run()
+            front_thread.join()
+            _terminate(platform, loop)
+    except BaseException as exc:  # noqa: BLE001 - the process ends here; what was raised is reported
+        status = lifecycle.exit_status(exc)
+        _report_failure(exc, status, service, hub, control, started)
+        return status
+    return 0
+
+
+def _assemble(
+    service: Service,
+    ready: lifecycle.ReadyFunction,
+    slot: Slot,
+    listener: socket.socket,
+    control: socket.socket,
+    loop: asyncio.AbstractEventLoop,
+) -> tuple[Runner, Front]:
+    secrets = service.settings.secret_values(service.run.secrets)
+    handling = Handling(
+        ready.handler,
+        make_binder(ready, service.run),
+        names=[d if isinstance(d, str) else d["name"] for d in ready.outputs],
+        root=service.code.root,
+        debug=service.debug,
+        redact=lambda error: report.redact(error, secrets),
+    )
+    front_loop = _new_loop()
+    outbox = Outbox(front_loop)
+    runner: Runner
+    if is_async(ready.handler):
+        runner = AsyncRunner(handling, outbox, loop, service.serve.concurrency)
+    else:
+        runner = SyncRunner(handling, outbox, loop)
+    shared = service.serve.workers > 1 or service.serve.listen_fd is not None
+    front = Front(front_loop, runner, service.serve, slot, listener, control, shared=shared)
+    return runner, front
+
+
+def _run_front(front: Front, runner: Runner, control: socket.socket) -> None:
+    status = 70
+    try:
+        front.run(lambda: control.send(b"R"))
+        status = 1 if front.unfinished else 0
+    except BaseException:
+        logger.critical("the front of this worker has failed", exc_info=True)
+        raise
+    finally:
+        if status:
+            # The main thread may sit in a handler that does not end.
+            sys.stdout.flush()
+            os._exit(status)
+        runner.stop()
+
+
+def _terminate(platform: Platform, loop: asyncio.AbstractEventLoop) -> None:
+    """The callback that the function set with `context.platform.set_termination_callback`."""
+    value = platform._on_signal("termination")
+    if inspect.isawaitable(value):
+        loop.run_until_complete(_awaited(value))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+
+
+def _report_failure(
+    exc: BaseException,
+    status: int,
+    service: Service,
+    hub: Hub | None,
+    control: socket.socket,
+    started: bool,
+) -> None:
+    """Print, tell the supervisor, and write it into the run's status."""
+    settings = service.settings
+    error = report.redact(
+        report.describe(exc, service.code.root), settings.secret_values(service.run.secrets)
+    )
+    code = f" [{error['code']}]" if error.get("code") else ""
+    text = error.get("traceback") or f"{exc}{code}\n"
+    sys.stderr.write(text if text.endswith("\n") else text + "\n")
+    message = {"error": report.summary(error), "status": status, "started": started}
+    control.setblocking(True)
+    try:
+        control.sendall(b"F" + json.dumps(message).encode() + b"\n")
+        if hub is not None:
+            hub.report({"error": {**error, "exit_status": status}})
+        if settings.termination_log is not None:
+            settings.termination_log.write_bytes(text.encode()[-4096:])
+    except Exception as problem:  # noqa: BLE001 - the first error is the one to end with
+        sys.stderr.write(f"the failure could not be reported: {problem}\n")
+
+
+def exit_process(status: int) -> None:
+    """End a forked process: with what atexit has, without the parent's stack."""
+    try:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def set_signals(on_terminate: Callable[[], Any]) -> None:
+    """Drain on SIGTERM; SIGINT and SIGHUP are the supervisor's to act on."""
+    # Handlers that do nothing, not SIG_IGN: programs that the user's code starts would inherit that.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: on_terminate())
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:  # not made for this platform
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+async def _awaited(value: Any) -> Any:
+    return await value
