@@ -28,6 +28,9 @@ format:  ## sort imports and format
 bench:  ## measure beside the published packages; one table, and JSON in bench/results
 	@$(MAIN) bench/job.py
 
+images:  ## build the base images of images/matrix.json with Docker
+	@$(MAIN) images/build.py
+
 docs:  ## check that the docs' links, commands and tables hold
 	@$(MAIN) -m pytest tests/docs -q
 

@@ -188,7 +188,8 @@ def cache_of(environ: Mapping[str, str]) -> Path:
 
 
 def _needs(plan: Plan) -> set[str]:
-    return {"secrets"} if plan.secrets or plan.index_secret else set()
+    mounts = any(text.startswith("--mount") for text in plan.instructions)
+    return {"secrets"} if mounts or plan.index_secret else set()
 
 
 def _check_base(engine: BuildEngine, image: Image, python: str, ours: bool, prepared: bool) -> None:
