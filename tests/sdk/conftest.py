@@ -41,6 +41,26 @@ PROJECT = _os.environ["TEST_PROJECT"]
 VERSION = "PYTHON%d_%d" % _sys.version_info[:2]
 """
 
+START = """
+import digitalhub as dh
+project = dh.get_or_create_project(PROJECT)
+def new(code=None, handler="f", name="f", **kwargs):
+    if code is not None:
+        kwargs["code"] = code
+    return dh.new_function(project=PROJECT, name=name, kind="python", handler=handler,
+                           **{"python_version": VERSION, **kwargs})
+def local(code=None, action="job", run={}, **kwargs):
+    return new(code, **kwargs).run(action, local_execution=True, **run)
+def running():
+    from digitalhub.context.api import get_context
+    return get_context(PROJECT).is_running
+"""
+
+
+def user_code(text: str) -> str:
+    """A script that has a project, and short ways to make a function and to run one locally."""
+    return START + textwrap.dedent(text)
+
 
 @dataclass
 class Platform:
@@ -118,7 +138,9 @@ Script = Callable[..., Seen]
 def script(platform: Platform, project: str, tmp_path: Path) -> Script:
     """Run code as a user's script; `fails=True` where it has to end with an uncaught exception."""
 
-    def run(code: str, *, fails: bool = False, files: dict[str, str] | None = None, **env: str) -> Seen:
+    def run(
+        code: str, *, fails: bool = False, files: dict[str, str] | None = None, **env: str
+    ) -> Seen:
         folder = tmp_path / "work"
         folder.mkdir(exist_ok=True)
         (tmp_path / "home").mkdir(exist_ok=True)
@@ -128,7 +150,12 @@ def script(platform: Platform, project: str, tmp_path: Path) -> Script:
             place.write_text(textwrap.dedent(text), "utf-8")
         main = tmp_path / "script.py"
         main.write_text(PRELUDE + textwrap.dedent(code), "utf-8")
-        environment = {**platform.env, "HOME": str(tmp_path / "home"), "TEST_PROJECT": project, **env}
+        environment = {
+            **platform.env,
+            "HOME": str(tmp_path / "home"),
+            "TEST_PROJECT": project,
+            **env,
+        }
         done = subprocess.run(
             [sys.executable, str(main)],
             cwd=folder,

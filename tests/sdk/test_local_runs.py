@@ -4,28 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sdk.conftest import Script
-
-START = """
-import digitalhub as dh
-project = dh.get_or_create_project(PROJECT)
-def new(code=None, handler="f", name="f", **kwargs):
-    if code is not None:
-        kwargs["code"] = code
-    return dh.new_function(project=PROJECT, name=name, kind="python", handler=handler,
-                           **{"python_version": VERSION, **kwargs})
-def local(code=None, action="job", run={}, **kwargs):
-    return new(code, **kwargs).run(action, local_execution=True, **run)
-def running():
-    from digitalhub.context.api import get_context
-    return get_context(PROJECT).is_running
-"""
-
-
-def _code(text: str) -> str:
-    import textwrap
-
-    return START + textwrap.dedent(text)
+from sdk.conftest import Script, user_code
 
 
 def test_a_trivial_local_script_takes_at_most_eight_requests(script: Script) -> None:
@@ -52,7 +31,7 @@ def test_a_trivial_local_script_takes_at_most_eight_requests(script: Script) -> 
 
 def test_a_local_run_raises_the_users_own_exception_and_keeps_what_happened(script: Script) -> None:
     seen = script(
-        _code(
+        user_code(
             """
             class Mine(Exception): pass
             import builtins
@@ -79,9 +58,11 @@ def test_a_local_run_raises_the_users_own_exception_and_keeps_what_happened(scri
     assert seen.running is False
 
 
-def test_four_parallel_local_runs_give_each_its_own_result_and_its_own_products(script: Script) -> None:
+def test_four_parallel_local_runs_give_each_its_own_result_and_its_own_products(
+    script: Script,
+) -> None:
     seen = script(
-        _code(
+        user_code(
             """
             from concurrent.futures import ThreadPoolExecutor
             def work(n):
@@ -115,7 +96,7 @@ def test_four_parallel_local_runs_give_each_its_own_result_and_its_own_products(
 
 def test_one_function_run_in_four_threads_gets_one_task(script: Script) -> None:
     seen = script(
-        _code(
+        user_code(
             """
             from concurrent.futures import ThreadPoolExecutor
             function = new("def f(n): return n")
@@ -133,7 +114,7 @@ def test_one_function_run_in_four_threads_gets_one_task(script: Script) -> None:
 
 def test_two_sources_of_equal_length_within_a_second_do_not_run_as_one(script: Script) -> None:
     seen = script(
-        _code(
+        user_code(
             """
             show(results=[local(f"def f(): return {n}", name="same").result("output_0") for n in range(1, 6)])
             """
@@ -143,7 +124,7 @@ def test_two_sources_of_equal_length_within_a_second_do_not_run_as_one(script: S
 
 
 def test_a_function_under_another_decorator_is_an_ordinary_one(script: Script) -> None:
-    code = '''
+    code = """
 import functools
 def twice(function):
     @functools.wraps(function)
@@ -153,24 +134,30 @@ def twice(function):
 @twice
 def f(n):
     return n
-'''
-    seen = script(_code(f"show(result=local({code!r}, run=dict(parameters={{'n': 4}})).results())"))
+"""
+    seen = script(
+        user_code(f"show(result=local({code!r}, run=dict(parameters={{'n': 4}})).results())")
+    )
     assert seen.result == {"output_0": 8}
 
 
 @pytest.mark.parametrize("handler", ["main:f", "main.py:f", "f"])
-def test_every_form_of_a_handler_works_with_embedded_code(script: Script, handler: str) -> None:
+def test_every_form_of_a_handler_works_with_embeddeduser_code(script: Script, handler: str) -> None:
     seen = script(
-        _code(f"show(result=local(handler={handler!r}, code_src='main.py').result('output_0'))"),
+        user_code(
+            f"show(result=local(handler={handler!r}, code_src='main.py').result('output_0'))"
+        ),
         files={"main.py": "def f(): return 'here'"},
     )
     assert seen.result == "here"
 
 
 @pytest.mark.parametrize("handler", ["f", "main:f", "pkg.deep:g", "pkg/deep.py:g"])
-def test_a_folder_is_uploaded_and_its_modules_import_each_other(script: Script, handler: str) -> None:
+def test_a_folder_is_uploaded_and_its_modules_import_each_other(
+    script: Script, handler: str
+) -> None:
     seen = script(
-        _code(
+        user_code(
             f"""
             function = new(handler={handler!r}, code_src="code")
             show(result=function.run(local_execution=True).result("output_0"), source=function.spec.source,
@@ -192,7 +179,7 @@ def test_a_folder_is_uploaded_and_its_modules_import_each_other(script: Script, 
 
 def test_a_zip_is_uploaded_and_keeps_its_handler(script: Script) -> None:
     seen = script(
-        _code(
+        user_code(
             """
             import zipfile
             with zipfile.ZipFile("bundle.zip", "w") as archive:
@@ -204,13 +191,15 @@ def test_a_zip_is_uploaded_and_keeps_its_handler(script: Script) -> None:
     )
     assert seen.result == "zipped"
     assert seen.source["handler"] == "f"
-    assert seen.source["source"].startswith("zip+s3://") and seen.source["source"].endswith("/bundle.zip")
+    assert seen.source["source"].startswith("zip+s3://") and seen.source["source"].endswith(
+        "/bundle.zip"
+    )
 
 
 def test_an_instance_of_the_functions_own_class_is_stored_and_comes_back(script: Script) -> None:
     code = "class Model:\n    weight = 3\ndef f():\n    return Model()\n"
     seen = script(
-        _code(
+        user_code(
             f"""
             run = local({code!r})
             artifact = run.output("output_0")
@@ -231,7 +220,7 @@ def test_local_execution_of_serve_and_build_is_refused_before_anything_exists(
     script: Script, action: str
 ) -> None:
     seen = script(
-        _code(
+        user_code(
             f"""
             function = new("def f(): pass")
             del sent[:]
@@ -248,7 +237,7 @@ def test_local_execution_of_serve_and_build_is_refused_before_anything_exists(
 
 def test_a_key_of_nothing_ends_the_run_in_error_and_leaves_no_run_behind(script: Script) -> None:
     seen = script(
-        _code(
+        user_code(
             """
             function = new("def f(di): return 1")
             try:
@@ -267,15 +256,15 @@ def test_a_key_of_nothing_ends_the_run_in_error_and_leaves_no_run_behind(script:
 
 
 def test_envs_secrets_and_the_init_function_count_in_a_local_run(script: Script) -> None:
-    code = '''
+    code = """
 import os
 def init(context, start, step=10):
     context.total = start + step
 def f(context):
     return context.total, os.environ["A"], os.environ["PASSPHRASE"]
-'''
+"""
     seen = script(
-        _code(
+        user_code(
             f"""
             project.new_secret(name="PASSPHRASE", secret_value="open sesame")
             run = local({code!r}, init_function="init", run=dict(
@@ -288,9 +277,11 @@ def f(context):
     assert seen.after == [None, None]
 
 
-def test_a_local_run_says_where_this_process_is_not_what_the_function_asks_for(script: Script) -> None:
+def test_a_local_run_says_where_this_process_is_not_what_the_function_asks_for(
+    script: Script,
+) -> None:
     seen = script(
-        _code(
+        user_code(
             """
             other = "PYTHON3_9" if VERSION != "PYTHON3_9" else "PYTHON3_11"
             run = local("def f(): return 1", python_version=other, requirements=["no-such-thing>2", "requests"])
@@ -301,20 +292,22 @@ def test_a_local_run_says_where_this_process_is_not_what_the_function_asks_for(s
     assert seen.state == "COMPLETED"
     assert "asks for Python 3." in seen.stderr
     assert "no-such-thing>2 (not installed)" in seen.stderr
-    assert seen.requirements == ["no-such-thing>2", "requests"], "not pinned to what is installed here"
+    assert seen.requirements == ["no-such-thing>2", "requests"], (
+        "not pinned to what is installed here"
+    )
 
 
 def test_plain_values_are_results_and_none_of_them_needs_a_file(script: Script) -> None:
-    code = '''
+    code = """
 from decimal import Decimal
 import numpy as np
 from digitalhub_runtime_python import handler
 @handler(outputs=["none", "dict", "list", "int64", "decimal", "nan"])
 def f():
     return None, {"a": [1]}, [1, "x"], np.int64(5), Decimal("1.5"), float("nan")
-'''
+"""
     seen = script(
-        _code(
+        user_code(
             f"""
             run = local({code!r})
             read = project.get_run(run.id)
@@ -336,7 +329,7 @@ def f():
 
 def test_async_and_generator_handlers_are_run_to_their_end(script: Script) -> None:
     seen = script(
-        _code(
+        user_code(
             """
             show(
                 awaited=local("async def f(): return 1").result("output_0"),
@@ -350,15 +343,15 @@ def test_async_and_generator_handlers_are_run_to_their_end(script: Script) -> No
 
 
 def test_a_declared_kind_takes_a_frame(script: Script) -> None:
-    code = '''
+    code = """
 import pandas as pd
 from digitalhub_runtime_python import handler
 @handler(outputs=[{"name": "t", "kind": "table"}])
 def f():
     return pd.DataFrame({"a": [1, 2]})
-'''
+"""
     seen = script(
-        _code(
+        user_code(
             f"""
             run = local({code!r})
             table = project.get_dataitem("t")
@@ -374,25 +367,25 @@ def f():
 
 
 def test_an_entity_that_is_returned_is_one_output(script: Script) -> None:
-    code = '''
+    code = """
 import pandas as pd
 def f(project):
     return project.log_dataitem(name="mine", kind="table", data=pd.DataFrame({"a": [1]}))
-'''
-    seen = script(_code(f"show(outputs=local({code!r}).outputs(as_key=True))"))
+"""
+    seen = script(user_code(f"show(outputs=local({code!r}).outputs(as_key=True))"))
     assert list(seen.outputs) == ["output_0"]
     assert "/dataitem/table/mine:" in seen.outputs["output_0"]
 
 
 def test_inputs_come_as_entities_frames_and_paths(script: Script) -> None:
-    code = '''
+    code = """
 from pathlib import Path
 import pandas as pd
 def f(entity, frame: pd.DataFrame, path: Path, many):
     return entity.name, int(frame["a"].sum()), path.suffix, [m.name for m in many]
-'''
+"""
     seen = script(
-        _code(
+        user_code(
             f"""
             import pandas as pd
             di = project.log_dataitem(name="t", kind="table", data=pd.DataFrame({{"a": [1, 2]}}))
@@ -409,7 +402,7 @@ def f(entity, frame: pd.DataFrame, path: Path, many):
 
 def test_an_interrupt_ends_the_run_and_reaches_the_caller(script: Script) -> None:
     seen = script(
-        _code(
+        user_code(
             """
             function = new("def f(): raise KeyboardInterrupt")
             try:
@@ -425,17 +418,19 @@ def test_an_interrupt_ends_the_run_and_reaches_the_caller(script: Script) -> Non
     assert "KeyboardInterrupt" in seen.message
 
 
-def test_a_report_that_cannot_be_delivered_is_kept_on_disk(script: Script, tmp_path: object) -> None:
-    code = '''
+def test_a_report_that_cannot_be_delivered_is_kept_on_disk(
+    script: Script, tmp_path: object
+) -> None:
+    code = """
 import requests
 def gone(self, request, **kwargs):
     raise requests.ConnectionError("the network is down")
 def f():
     requests.Session.send = gone
     return 42
-'''
+"""
     seen = script(
-        _code(
+        user_code(
             f"""
             try:
                 local({code!r})
@@ -453,7 +448,7 @@ def f():
 
 def test_the_sdks_own_way_to_execute_a_run_works_too(script: Script) -> None:
     seen = script(
-        _code(
+        user_code(
             """
             function = new("def f(n): return n")
             from digitalhub_runtime_python.sdk.compat import task_name
@@ -467,3 +462,50 @@ def test_the_sdks_own_way_to_execute_a_run_works_too(script: Script) -> None:
         )
     )
     assert (seen.state, seen.result) == ("COMPLETED", 7)
+
+
+def test_a_platform_that_insists_on_every_state_gets_every_state(script: Script) -> None:
+    seen = script(
+        user_code(
+            """
+            send = _requests.Session.send
+            states = []
+            def insist(self, request, **kwargs):
+                # DigitalHub Core starts every run as CREATED, whatever is sent.
+                if request.method == "POST" and request.url.endswith("/runs"):
+                    request.prepare_body(request.body.replace('"RUNNING"', '"CREATED"'), None)
+                if request.method == "PUT":
+                    states.append(_json.loads(request.body)["status"]["state"])
+                return send(self, request, **kwargs)
+            _requests.Session.send = insist
+            show(result=local("def f(): return 1").result("output_0"), states=states)
+            """
+        )
+    )
+    assert seen.result == 1
+    assert seen.states == ["BUILT", "READY", "RUNNING", "COMPLETED"]
+
+
+def test_what_a_function_logs_by_itself_is_its_product(script: Script) -> None:
+    code = """
+def f(project, run):
+    from pathlib import Path
+    Path("note.txt").write_text("x")
+    project.log_artifact(name="note", kind="artifact", source="note.txt")
+    return 1
+"""
+    seen = script(
+        user_code(
+            f"""
+            from digitalhub_runtime_python.sdk.compat import SDK_14
+            run = local({code!r})
+            note = project.get_artifact("note")
+            after = project.log_artifact(name="after", kind="artifact", source="note.txt")
+            show(outputs=list(run.outputs(as_key=True)), sdk_14=SDK_14, key=f"{{run.key}}:{{run.id}}",
+                 relations=note.metadata.relationships, after=after.metadata.relationships)
+            """
+        )
+    )
+    assert seen.relations == [{"type": "produced_by", "dest": seen.key}]
+    assert not seen.after, "the run is over"
+    assert seen.outputs == ([] if seen.sdk_14 else ["note"])

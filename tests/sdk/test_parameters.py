@@ -10,7 +10,7 @@ import pytest
 
 from digitalhub_runtime_python.errors import Fault, UsageFault
 from digitalhub_runtime_python.sdk import checks, kinds, requirements, source
-from tests.sdk.conftest import Script
+from sdk.conftest import Script
 
 TASK: dict[str, Any] = {
     "node_selector": [{"key": "disk", "value": "ssd"}],
@@ -70,7 +70,7 @@ def test_the_platform_gets_every_parameter_and_gives_it_back(script: Script) -> 
         function = project.new_function("f", "python", code="def f(**_): return 1", handler="f",
                                         python_version=VERSION)
         task, action = {TASK!r}, {ACTION!r}
-        run = { {**RUN, "inputs": {}} !r}
+        run = { {**RUN, "inputs": {}}!r}
         local = function.run("job", local_execution=True, **{{**task, "secrets": []}}, **action["job"], **run)
         show(job=project.get_run(local.id).spec.to_dict())
         for name in ("serve", "build"):
@@ -103,7 +103,11 @@ def test_the_platform_gets_every_parameter_and_gives_it_back(script: Script) -> 
         ("job", {"node_selector": {"a": "b"}}, "node_selector"),
         ("job", {"tolerations": [{"kay": "b"}]}, "tolerations.0.kay is not known"),
         ("job", {"affinity": {"node": {}}}, "affinity.node is not known"),
-        ("job", {"volumes": [{"name": "v", "mount_path": "/x", "volume_type": "usb"}]}, "volume_type"),
+        (
+            "job",
+            {"volumes": [{"name": "v", "mount_path": "/x", "volume_type": "usb"}]},
+            "volume_type",
+        ),
         ("job", {"backoff_limit": -1}, "backoff_limit"),
         ("serve", {"replicas": 0}, "replicas"),
         ("serve", {"service_type": "Ingress"}, "service_type"),
@@ -139,7 +143,7 @@ def test_an_entity_among_the_inputs_stands_for_its_key() -> None:
 
 
 def test_an_unknown_action_lists_those_that_exist() -> None:
-    with pytest.raises(UsageFault, match="no action 'jobs'.*job, serve, build"):
+    with pytest.raises(UsageFault, match=r"no action 'jobs'.*job, serve, build"):
         checks.check_action("jobs")
 
 
@@ -245,7 +249,9 @@ def test_what_a_newer_platform_stores_can_be_read_and_is_kept(script: Script) ->
 # --- code and requirements -----------------------------------------------------------------------
 
 
-def test_a_file_is_embedded_with_its_name_and_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_embedded_with_its_name_and_its_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("src").mkdir()
     Path("src/code.py").write_bytes("def f():\r\n    return 'é'\r\n".encode())
@@ -256,7 +262,10 @@ def test_a_file_is_embedded_with_its_name_and_its_bytes(tmp_path: Path, monkeypa
         "source": "src/code.py",
         "base64": base64.b64encode(Path("src/code.py").read_bytes()).decode(),
     }
-    assert source.read_code({"code_src": tmp_path / "src/code.py", "handler": "f"}).source["source"] == "code.py"
+    assert (
+        source.read_code({"code_src": tmp_path / "src/code.py", "handler": "f"}).source["source"]
+        == "code.py"
+    )
 
 
 @pytest.mark.parametrize(
@@ -285,7 +294,7 @@ def test_what_is_neither_python_nor_zip_nor_folder_is_refused(tmp_path: Path) ->
     (tmp_path / "x.ipynb").write_text("{}")
     with pytest.raises(Fault, match="is no zip archive"):
         source.read_code({"code_src": str(tmp_path / "x.zip"), "handler": "f"})
-    with pytest.raises(Fault, match="is no .py file, no .zip and no folder"):
+    with pytest.raises(Fault, match=r"is no \.py file, no .zip and no folder"):
         source.read_code({"code_src": str(tmp_path / "x.ipynb"), "handler": "f"})
 
 
@@ -317,7 +326,13 @@ def test_the_same_folder_gives_the_same_archive_without_what_is_ignored(tmp_path
     import zipfile
 
     folder = tmp_path / "code"
-    for name in ("main.py", "pkg/__init__.py", "__pycache__/main.pyc", ".git/config", "data/big.csv"):
+    for name in (
+        "main.py",
+        "pkg/__init__.py",
+        "__pycache__/main.pyc",
+        ".git/config",
+        "data/big.csv",
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
     (folder / ".dhignore").write_text("data/\n")
@@ -330,10 +345,14 @@ def test_the_same_folder_gives_the_same_archive_without_what_is_ignored(tmp_path
 def test_requirements_are_read_from_files_and_never_pinned(tmp_path: Path) -> None:
     text = tmp_path / "requirements.txt"
     text.write_text("# comment\npandas\nnumpy>=1,<3  # why\n\ngit+https://host/x.git@v1#egg=x\n")
-    assert requirements.read_requirements(text) == ["pandas", "numpy>=1,<3", "git+https://host/x.git@v1#egg=x"]
+    assert requirements.read_requirements(text) == [
+        "pandas",
+        "numpy>=1,<3",
+        "git+https://host/x.git@v1#egg=x",
+    ]
     assert requirements.read_requirements(["pandas", "digitalhub"]) == ["pandas", "digitalhub"]
     text.write_text("-r other.txt\n")
-    with pytest.raises(UsageFault, match="has the option '-r'"):
+    with pytest.raises(UsageFault, match=r"has the option '-r'"):
         requirements.read_requirements(str(text))
 
 
@@ -345,5 +364,7 @@ def test_requirements_are_read_from_a_pyproject(tmp_path: Path) -> None:
 
 
 def test_requirements_that_this_process_does_not_meet_are_named() -> None:
-    problems = requirements.unmet(["pytest>1", "pytest<1", "no-such-thing", "x; python_version < '3'"])
+    problems = requirements.unmet(
+        ["pytest>1", "pytest<1", "no-such-thing", "x; python_version < '3'"]
+    )
     assert [p.split(" (")[0] for p in problems] == ["pytest<1", "no-such-thing"]

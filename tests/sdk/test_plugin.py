@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.sdk.conftest import Script
+from sdk.conftest import Script
 
 KINDS = [
     "python",
@@ -49,7 +49,17 @@ def test_the_plug_in_loads_nothing_heavy_beside_the_sdk(script: Script) -> None:
         show(more=sorted({name.partition(".")[0] for name in _sys.modules} - before))
         """
     )
-    heavy = {"pip", "pandas", "pyarrow", "polars", "numpy", "mlflow", "boto3", "nuclio_sdk", "obstore"}
+    heavy = {
+        "pip",
+        "pandas",
+        "pyarrow",
+        "polars",
+        "numpy",
+        "mlflow",
+        "boto3",
+        "nuclio_sdk",
+        "obstore",
+    }
     assert not heavy & set(seen.more)
     assert "packaging" not in seen.more, "a run's environment does not have it"
 

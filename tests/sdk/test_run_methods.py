@@ -6,21 +6,22 @@ import pytest
 
 from digitalhub_runtime_python.errors import UsageFault
 from digitalhub_runtime_python.sdk import service
-from tests.sdk.conftest import Script
-from tests.sdk.test_local_runs import _code
+from sdk.conftest import Script, user_code
 
-TWO_OUTPUTS = '''
+TWO_OUTPUTS = """
 import pandas as pd
 from digitalhub_runtime_python import handler
 @handler(outputs=["data", "string"])
 def f():
     return pd.DataFrame({"a": [1]}), "some value"
-'''
+"""
 
 
-def test_outputs_and_results_are_found_by_name_and_only_what_is_asked_for_is_read(script: Script) -> None:
+def test_outputs_and_results_are_found_by_name_and_only_what_is_asked_for_is_read(
+    script: Script,
+) -> None:
     seen = script(
-        _code(
+        user_code(
             f"""
             run = local({TWO_OUTPUTS!r})
             del sent[:]
@@ -48,7 +49,7 @@ def test_outputs_and_results_are_found_by_name_and_only_what_is_asked_for_is_rea
 
 def test_a_remote_run_needs_no_refresh_to_show_its_result(script: Script) -> None:
     seen = script(
-        _code(
+        user_code(
             """
             import time
             function = new("def f(n): return n")
@@ -65,7 +66,7 @@ def test_a_remote_run_needs_no_refresh_to_show_its_result(script: Script) -> Non
 
 def test_wait_returns_soon_after_the_end_and_says_each_state_once(script: Script) -> None:
     seen = script(
-        _code(
+        user_code(
             """
             import time
             from datetime import datetime, timezone
@@ -85,14 +86,16 @@ def test_wait_returns_soon_after_the_end_and_says_each_state_once(script: Script
     assert seen.same and seen.state == "COMPLETED"
     assert seen.late < 2, "upstream took five seconds and more"
     assert seen.again < 2
-    said = [line.split("is ")[-1] for line in seen.stderr.splitlines() if f"run {seen.id} is" in line]
+    said = [
+        line.split("is ")[-1] for line in seen.stderr.splitlines() if f"run {seen.id} is" in line
+    ]
     assert said[-1] == "COMPLETED"
     assert all(a != b for a, b in zip(said[:-2], said[1:-1])), said
 
 
 def test_wait_returns_a_failed_run_and_shows_the_users_traceback(script: Script) -> None:
     seen = script(
-        _code(
+        user_code(
             """
             function = new(code_src="work.py")
             run = function.run("job", wait=True)
@@ -110,7 +113,7 @@ def test_wait_returns_a_failed_run_and_shows_the_users_traceback(script: Script)
 
 def test_wait_gives_up_when_it_is_told_to_and_stop_ends_the_run(script: Script) -> None:
     seen = script(
-        _code(
+        user_code(
             """
             import time
             function = new("import time\\ndef f():\\n    time.sleep(60)")
@@ -135,7 +138,7 @@ def test_wait_gives_up_when_it_is_told_to_and_stop_ends_the_run(script: Script) 
 
 def test_stopping_and_logging_a_local_run_do_no_harm(script: Script) -> None:
     seen = script(
-        _code(
+        user_code(
             """
             run = local("def f(): print('hello')")
             run.stop()
@@ -150,7 +153,7 @@ def test_stopping_and_logging_a_local_run_do_no_harm(script: Script) -> None:
 
 def test_logs_of_a_remote_run_have_what_it_printed(script: Script) -> None:
     seen = script(
-        _code(
+        user_code(
             """
             run = new("def f(): print('hello from afar')").run("job", wait=True)
             logs = run.logs()
@@ -161,9 +164,11 @@ def test_logs_of_a_remote_run_have_what_it_printed(script: Script) -> None:
     assert "hello from afar" in seen.text
 
 
-def test_a_build_without_its_image_has_none_and_an_image_by_name_is_returned(script: Script) -> None:
+def test_a_build_without_its_image_has_none_and_an_image_by_name_is_returned(
+    script: Script,
+) -> None:
     seen = script(
-        _code(
+        user_code(
             """
             run = new("def f(): pass").run("build")
             show(none=run.image)
@@ -178,7 +183,7 @@ def test_a_build_without_its_image_has_none_and_an_image_by_name_is_returned(scr
     assert seen.outputs == {"image": "registry/name:tag"}
 
 
-SERVER = '''
+SERVER = """
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 asked = []
@@ -196,12 +201,14 @@ class Echo(BaseHTTPRequestHandler):
 server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 port = server.server_port
-'''
+"""
 
 
-def test_invoke_calls_the_service_and_leaves_method_files_and_params_as_they_are(script: Script) -> None:
+def test_invoke_calls_the_service_and_leaves_method_files_and_params_as_they_are(
+    script: Script,
+) -> None:
     seen = script(
-        _code(
+        user_code(
             f"""
             exec({SERVER!r})
             run = new("def f(): pass").run("serve")
@@ -275,7 +282,7 @@ def test_a_url_of_another_host_is_refused(url: str) -> None:
 
 def test_waiting_for_a_service_ends_when_it_answers(script: Script) -> None:
     seen = script(
-        _code(
+        user_code(
             f"""
             exec({SERVER!r})
             import requests, time
@@ -294,3 +301,36 @@ def test_waiting_for_a_service_ends_when_it_answers(script: Script) -> None:
     )
     assert seen.same and seen.took < 5
     assert seen.url.startswith("127.0.0.1:")
+
+
+def test_waiting_outlives_a_platform_that_is_away_for_a_while(script: Script) -> None:
+    seen = script(
+        user_code(
+            """
+            run = new("def f(): return 1").run("job")
+            send, refused = _requests.Session.send, []
+            def away(self, request, **kwargs):
+                if request.method == "GET" and "/runs/" in request.url and len(refused) < 3:
+                    refused.append(1)
+                    raise _requests.ConnectionError("connection refused")
+                return send(self, request, **kwargs)
+            _requests.Session.send = away
+            show(state=run.wait().status.state, refused=len(refused))
+            """
+        )
+    )
+    assert (seen.state, seen.refused) == ("COMPLETED", 3)
+    assert seen.stderr.count("cannot be read, trying again") == 1
+
+
+def test_waiting_for_a_run_that_is_deleted_ends(script: Script) -> None:
+    seen = script(
+        user_code(
+            """
+            run = new("import time\\ndef f(): time.sleep(60)").run("job")
+            dh.delete_run(run.key)
+            show(state=run.wait(timeout=60).status.state)
+            """
+        )
+    )
+    assert seen.state == "DELETED"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.sdk.conftest import Script, Seen
+from sdk.conftest import Script, Seen
 
 SEEDS = Path(__file__).parent / "seeds"
 

@@ -53,7 +53,7 @@ class KindBuilder:
         return kinds.SPECS[self.ENTITY_KIND](**spec)
 
 
-class PythonFunctionBuilder(KindBuilder, FunctionBuilder):  # type: ignore[misc]
+class PythonFunctionBuilder(KindBuilder, FunctionBuilder):
     def build(
         self,
         kind: str,
@@ -81,9 +81,7 @@ class PythonFunctionBuilder(KindBuilder, FunctionBuilder):  # type: ignore[misc]
         requirements = read_requirements(spec.pop("requirements", None))
         code = source.read_code(code_parameters, str(spec.get("python_version")))
         spec = checks.check_function({**spec, "requirements": requirements, "source": code.source})
-        function = super().build(
-            kind, project, name, uuid, description, labels, embedded, **spec
-        )
+        function = super().build(kind, project, name, uuid, description, labels, embedded, **spec)
         function.spec.source = source.upload(code, project, name, function.id)
         return function
 
@@ -95,7 +93,7 @@ class PythonFunctionBuilder(KindBuilder, FunctionBuilder):  # type: ignore[misc]
         return parsed
 
 
-class PythonTaskBuilder(KindBuilder, TaskBuilder):  # type: ignore[misc]
+class PythonTaskBuilder(KindBuilder, TaskBuilder):
     def build(
         self,
         project: str,
@@ -108,7 +106,7 @@ class PythonTaskBuilder(KindBuilder, TaskBuilder):  # type: ignore[misc]
         return super().build(project, kind, uuid, labels, **spec)
 
 
-class PythonRunBuilder(KindBuilder, RunBuilder):  # type: ignore[misc]
+class PythonRunBuilder(KindBuilder, RunBuilder):
     def build(
         self,
         project: str,

@@ -124,7 +124,11 @@ def check_names(given: Iterable[str], known: Iterable[str], call: str) -> None:
         UsageFault: usage/parameter, one sentence for every name
     """
     names = list(known)
-    shown = [*(n for n in names if n != "source"), *kinds.SOURCE_PARAMETERS] if "source" in names else names
+    shown = (
+        [*(n for n in names if n != "source"), *kinds.SOURCE_PARAMETERS]
+        if "source" in names
+        else names
+    )
     problems = [_unknown(name, shown) for name in given if name not in names]
     if problems:
         raise UsageFault(
@@ -171,7 +175,7 @@ def _key_of(value: Any, name: str) -> Any:
     return key
 
 
-class _Encoder(CustomJsonEncoder):  # type: ignore[misc]
+class _Encoder(CustomJsonEncoder):
     """The SDK's encoder, which sends the printed text of whatever it does not know; here that is an error."""
 
     def default(self, obj: Any) -> Any:

@@ -35,7 +35,11 @@ def files_path(project: str, entity_type: str, name: str, entity_id: str, source
     Raises:
         ValueError: there is no default store.
     """
-    module = "digitalhub.entities._base.material.utils" if SDK_14 else "digitalhub.entities._commons.utils"
+    module = (
+        "digitalhub.entities._base.material.utils"
+        if SDK_14
+        else "digitalhub.entities._commons.utils"
+    )
     build = _attribute(module, "build_log_path_from_source")
     return str(build(project, entity_type, name, entity_id, source))
 

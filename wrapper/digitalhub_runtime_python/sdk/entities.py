@@ -25,6 +25,18 @@ _RUN_SIGNATURE = inspect.signature(Function.run)
 """Of the installed SDK: the second positional argument is local_execution in 0.14, wait in 0.15."""
 _TASKS = threading.RLock()
 """Functions that run in parallel threads share their task; it is created once."""
+_SHOWN = (
+    "kind",
+    "metadata",
+    "spec",
+    "status",
+    "user",
+    "key",
+    "project",
+    "id",
+    "name",
+    "extensions",
+)
 _STARTING = ("CREATED", "BUILT", "READY", "RUNNING")
 """The states on the way of a local run; a platform may insist on every one of them."""
 
@@ -34,10 +46,10 @@ class _OwnAttributes:
 
     @property
     def _obj_attr(self) -> list[str]:
-        return "kind metadata spec status user key project id name extensions".split()
+        return [*_SHOWN]
 
 
-class FunctionPython(_OwnAttributes, Function):  # type: ignore[misc]
+class FunctionPython(_OwnAttributes, Function):
     """A function of kind python."""
 
     def run(self, action: str = "job", *args: Any, **kwargs: Any) -> RunPythonRun:
@@ -103,12 +115,15 @@ class FunctionPython(_OwnAttributes, Function):  # type: ignore[misc]
             return self._tasks[name]
 
 
-class TaskPython(_OwnAttributes, Task):  # type: ignore[misc]
+class TaskPython(_OwnAttributes, Task):
     """A task of kind python+job, python+serve or python+build."""
 
 
-class RunPythonRun(_OwnAttributes, Run):  # type: ignore[misc]
+class RunPythonRun(_OwnAttributes, Run):
     """A run of a python function: a job, a service, or a build."""
+
+    spec: Any
+    status: Any
 
     # --- what it gave ----------------------------------------------------------------------------
 
@@ -205,7 +220,9 @@ class RunPythonRun(_OwnAttributes, Run):  # type: ignore[misc]
     def stop(self) -> None:
         """Ask the platform to stop the run; a run that has ended, or runs here, is left as it is."""
         if self.local_execution():
-            logger.info("run %s is executed by the process that started it: nothing to stop", self.id)
+            logger.info(
+                "run %s is executed by the process that started it: nothing to stop", self.id
+            )
             return
         self._refresh_until_ended()
         if self.status.state not in ENDED:
@@ -219,9 +236,7 @@ class RunPythonRun(_OwnAttributes, Run):  # type: ignore[misc]
         """Create the run on the platform as a running one, and execute it here."""
         from digitalhub_runtime_python.sdk import runtime
 
-        spec = runtime.merge_spec(
-            function.spec.to_dict(), task.spec.to_dict(), self.spec.to_dict()
-        )
+        spec = runtime.merge_spec(function.spec.to_dict(), task.spec.to_dict(), self.spec.to_dict())
         self.spec = entity_factory.build_spec(self.kind, **spec)
         self.status.state = "RUNNING"
         self.save()

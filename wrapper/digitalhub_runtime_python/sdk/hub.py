@@ -116,5 +116,3 @@ def _load(entity: Any, form: str) -> Any:
         # Not below the run's own folder: what the handler was given may be read after it returns.
         path = entity.download(destination=tempfile.mkdtemp(prefix="dhpy-input-"))
     return Path(path) if form == "path" else read_frame(Path(path))
-
-

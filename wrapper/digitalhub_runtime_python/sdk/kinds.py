@@ -129,7 +129,10 @@ def _make_validator(kind: Kind) -> type[Validator]:
     }
     if "local_execution" in fields:
         fields["local_execution"] = (bool, False)
-    return create_model(f"{_class_name(kind)}Validator", __base__=Validator, **fields)
+    model: type[Validator] = create_model(
+        f"{_class_name(kind)}Validator", __base__=Validator, **fields
+    )
+    return model
 
 
 def _make_spec(kind: Kind) -> type[KindSpec]:

@@ -32,7 +32,8 @@ def read_requirements(requirements: Any) -> list[str] | None:
         lines = requirements
     else:
         raise _fault(
-            f"requirements is a {type(requirements).__name__}.", "Pass a list, or the path of a file."
+            f"requirements is a {type(requirements).__name__}.",
+            "Pass a list, or the path of a file.",
         )
     return [_checked(line) for line in lines]
 
@@ -62,7 +63,9 @@ def unmet(requirements: Iterable[str]) -> list[str]:
 
 def _checked(line: Any) -> str:
     if not isinstance(line, str):
-        raise _fault(f"The requirement {line!r} is a {type(line).__name__}.", "Write it as a string.")
+        raise _fault(
+            f"The requirement {line!r} is a {type(line).__name__}.", "Write it as a string."
+        )
     text = line.strip()
     if _URL.fullmatch(text):
         return text
@@ -98,7 +101,8 @@ def _read_txt(path: Path) -> list[str]:
         text = re.sub(r"(^|\s)#.*$", "", line).strip()
         if text.startswith("-"):
             raise _fault(
-                f"{path} has the option {text.split()[0]!r}.", "Only requirements are passed on; list them."
+                f"{path} has the option {text.split()[0]!r}.",
+                "Only requirements are passed on; list them.",
             )
         if text:
             lines.append(text)

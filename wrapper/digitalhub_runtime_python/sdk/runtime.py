@@ -25,7 +25,7 @@ from digitalhub_runtime_python.spec import PYTHON_VERSIONS, RunSpec
 logger = compat.get_logger(__name__)
 
 
-class RuntimePython(Runtime):  # type: ignore[misc]
+class RuntimePython(Runtime):
     """What the SDK calls to build and to execute a run by itself; `Function.run` goes to `execute`."""
 
     def build(
@@ -48,7 +48,7 @@ class RuntimePython(Runtime):  # type: ignore[misc]
         return {**outcome.status, "state": "COMPLETED"}
 
 
-class RuntimePythonBuilder(RuntimeBuilder):  # type: ignore[misc]
+class RuntimePythonBuilder(RuntimeBuilder):
     RUNTIME_CLASS = RuntimePython
 
 
@@ -83,7 +83,9 @@ def execute(run: Any) -> lifecycle.Outcome:
 def _add_logged(run: Any, outcome: lifecycle.Outcome) -> None:
     """SDK 0.15 counts what a function logs by itself among its outputs; what it also returned, once."""
     outputs = outcome.status.get("outputs") or {}
-    logged = {n: key for n, key in run.__dict__.get("_logged", {}).items() if key not in outputs.values()}
+    logged = {
+        n: key for n, key in run.__dict__.get("_logged", {}).items() if key not in outputs.values()
+    }
     if logged:
         outcome.status["outputs"] = {**logged, **outputs}
 
@@ -181,7 +183,11 @@ def _warn_of_differences(spec: RunSpec) -> None:
     here = f"{sys.version_info[0]}.{sys.version_info[1]}"
     wanted = PYTHON_VERSIONS.get(spec.python_version, here)
     if wanted != here:
-        logger.warning("the function asks for Python %s; a local run has this one, %s", wanted, here)
+        logger.warning(
+            "the function asks for Python %s; a local run has this one, %s", wanted, here
+        )
     problems = requirements.unmet(spec.requirements)
     if problems:
-        logger.warning("a local run installs nothing, and these are not met: %s", "; ".join(problems))
+        logger.warning(
+            "a local run installs nothing, and these are not met: %s", "; ".join(problems)
+        )

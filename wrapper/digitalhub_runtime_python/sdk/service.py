@@ -24,7 +24,9 @@ def service_url(run: Any) -> str | None:
     return url if "://" in url else f"http://{url}"
 
 
-def invoke(run: Any, method: str | None, url: str | None, options: dict[str, Any]) -> requests.Response:
+def invoke(
+    run: Any, method: str | None, url: str | None, options: dict[str, Any]
+) -> requests.Response:
     """Call the service.
 
     Raises:
@@ -43,9 +45,11 @@ def invoke(run: Any, method: str | None, url: str | None, options: dict[str, Any
             "Run the action 'serve', and call run.wait() before run.invoke().",
         )
     if method is None:
-        method = "POST" if any(options.get(k) is not None for k in ("json", "data", "files")) else "GET"
+        method = (
+            "POST" if any(options.get(k) is not None for k in ("json", "data", "files")) else "GET"
+        )
     options.setdefault("timeout", TIMEOUT)
-    return requests.request(method, target(base, url), **options)
+    return requests.request(method, target(base, url), **options)  # noqa: S113 - it is in options
 
 
 def target(base: str, url: str | None) -> str:

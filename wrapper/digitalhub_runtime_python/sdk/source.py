@@ -6,29 +6,25 @@ stays what it is.
 
 from __future__ import annotations
 
-import ast
 import base64
 import difflib
 import os
-import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from digitalhub.stores.data.api import get_store
 
-from digitalhub_runtime_python.errors import HandlerFault, SourceFault, UsageFault
+from digitalhub_runtime_python.errors import SourceFault, UsageFault
 from digitalhub_runtime_python.sdk import compat
 from digitalhub_runtime_python.sdk.checks import check_handler
+from digitalhub_runtime_python.sdk.handlers import check_handler_exists
 from digitalhub_runtime_python.sources import SCHEMES, local, tree, uri
-from digitalhub_runtime_python.spec import PYTHON_VERSIONS
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-_DYNAMIC = frozenset({"globals", "exec", "setattr", "vars", "locals", "__getattr__"})
-"""Names that let a module define functions which its text does not show."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ def read_code(parameters: Mapping[str, Any], python_version: str = "") -> Code:
     source["lang"] = given.get("lang", "python")
     code_src = os.fspath(given["code_src"]) if "code_src" in given else None
     if text is not None:
-        _check_handler_exists(text, given, python_version)
+        check_handler_exists(text, given, python_version)
         source["base64"] = base64.b64encode(text).decode()
         return Code({**source, "source": code_src} if code_src else source)
     if code_src is None:
@@ -116,7 +112,7 @@ def pack(folder: Path, archive: Path) -> Path:
     Raises:
         SourceFault: a link leads out of the folder, or there is far too much for code.
     """
-    tree.check_links(folder, str(folder))
+    tree.check_links(folder, str(folder), local.carried(folder))
     budget = tree.Budget(f"The folder {folder}")
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as out:
         for path in _files(folder):
@@ -169,7 +165,7 @@ def _read_local(
 ) -> Code:
     if path.suffix == ".py" and path.is_file():
         text = path.read_bytes()
-        _check_handler_exists(text, given, python_version)
+        check_handler_exists(text, given, python_version)
         source["base64"] = base64.b64encode(text).decode()
         return Code({**source, "source": _shown_name(path)})
     if path.is_dir():
@@ -212,84 +208,3 @@ def _files(folder: Path) -> Iterator[Path]:
             yield from sorted(p for p in path.rglob("*") if p.is_file())
         elif path.is_file():
             yield path
-
-
-# --- does the handler exist? ---------------------------------------------------------------------
-
-
-def _check_handler_exists(text: bytes, given: Mapping[str, Any], python_version: str) -> None:
-    """Refuse code that no Python reads, and a handler that it does not define.
-
-    Raises:
-        HandlerFault: handler/syntax, handler/not-found
-    """
-    name = PurePath(os.fspath(given.get("code_src") or "main.py")).name
-    try:
-        module = ast.parse(text, name)
-    except (SyntaxError, ValueError) as exc:
-        if _newer_than_this(python_version):
-            return  # its grammar may be ahead of this interpreter's
-        line = getattr(exc, "lineno", None)
-        raise HandlerFault(
-            "handler/syntax",
-            f"{name} is no valid Python: {getattr(exc, 'msg', exc)}{f' (line {line})' if line else ''}.",
-            "Correct it; nothing was created.",
-        ) from exc
-    defined = _defined(module)
-    if defined is None:
-        return
-    for parameter in ("handler", "init_function"):
-        wanted = str(given.get(parameter) or "")
-        prefix, _, function = wanted.rpartition(":")
-        first = function.partition(".")[0]
-        if not first or first in defined or (prefix and not _means(prefix, name)):
-            continue
-        functions = sorted(n for n, callable_ in defined.items() if callable_)
-        close = difflib.get_close_matches(function, functions, n=1)
-        raise HandlerFault(
-            "handler/not-found",
-            f"{name} has no function {function!r}.",
-            (f"Did you mean {close[0]!r}? " if close else "")
-            + (f"It defines {', '.join(functions[:12])}." if functions else "It defines none."),
-        )
-
-
-def _means(prefix: str, name: str) -> bool:
-    """Whether the module part of a handler is the one file that is embedded."""
-    return PurePath(prefix.replace(".", "/") if not prefix.endswith(".py") else prefix).stem == (
-        PurePath(name).stem
-    )
-
-
-def _newer_than_this(python_version: str) -> bool:
-    version = PYTHON_VERSIONS.get(python_version)
-    return version is not None and tuple(map(int, version.split("."))) > sys.version_info[:2]
-
-
-def _defined(module: ast.Module) -> dict[str, bool] | None:
-    """Names of a module's top level -> whether they are functions or classes; None: not to be known."""
-    names: dict[str, bool] = {}
-    for node in _outer(module):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            names[node.name] = True
-            if node.name in _DYNAMIC:
-                return None
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            for alias in node.names:
-                if alias.name == "*":
-                    return None
-                names[(alias.asname or alias.name).partition(".")[0]] = False
-        elif isinstance(node, ast.Name):
-            if node.id in _DYNAMIC:
-                return None
-            if isinstance(node.ctx, ast.Store):
-                names[node.id] = False
-    return names
-
-
-def _outer(node: ast.AST) -> Iterator[ast.AST]:
-    """Every node that is not inside a function or a class."""
-    for child in ast.iter_child_nodes(node):
-        yield child
-        if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
-            yield from _outer(child)

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from digitalhub.factory.entity import entity_factory
+from digitalhub.utils.exceptions import BackendError, EntityNotExistsError
 
 from digitalhub_runtime_python.sdk import compat
 from digitalhub_runtime_python.sdk.service import service_url
@@ -17,6 +18,8 @@ logger = compat.get_logger(__name__)
 
 FIRST_PAUSE, LAST_PAUSE = 0.05, 0.25
 """Seconds between two requests, growing from the first to the last."""
+PATIENCE = 60.0
+"""Seconds that the platform may be away."""
 ANSWER_WITHIN = 30.0
 """Seconds that a service may take to answer after the platform has named its address."""
 
@@ -28,10 +31,10 @@ def wait(run: Any, log_info: bool, timeout: float | None) -> None:
         TimeoutError: `timeout` seconds are over.
     """
     give_up = None if timeout is None else time.monotonic() + timeout
-    pause, said = FIRST_PAUSE, ""
+    pause, said, outage = FIRST_PAUSE, "", 0.0
     try:
         while True:
-            refresh(run)
+            outage = _refresh_patiently(run, outage)
             state = run.status.state
             if log_info and state != said:
                 logger.info("run %s is %s", run.id, state)
@@ -47,6 +50,30 @@ def wait(run: Any, log_info: bool, timeout: float | None) -> None:
         raise
     if run.status.state == "ERROR":
         show_error(run)
+
+
+def _refresh_patiently(run: Any, outage: float) -> float:
+    """Refresh; a platform that is away for a while (a restart) does not end the wait.
+
+    Args:
+        outage: since when it has not answered, by the monotonic clock; 0 while it answers.
+
+    Returns:
+        The same, as it is now.
+    """
+    try:
+        refresh(run)
+    except BackendError as exc:
+        if not isinstance(exc, EntityNotExistsError) and '"status": 404' not in str(exc):
+            raise
+        run.status.state = "DELETED"
+    except OSError as exc:  # what requests raises without an answer
+        if not outage:
+            logger.warning("run %s cannot be read, trying again: %s", run.id, exc)
+        elif time.monotonic() - outage > PATIENCE:
+            raise
+        return outage or time.monotonic()
+    return 0.0
 
 
 def refresh(run: Any) -> None:
