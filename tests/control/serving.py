@@ -28,7 +28,12 @@ from digitalhub_python_control.store import Store
 from digitalhub_python_control.vault import open_vault
 
 PATIENCE = 60
-SOURCE = {"handler": "f", "base64": "ZGVmIGYoYSk6CiAgICByZXR1cm4gYQo="}
+SOURCE = {
+    "source": "f.py",
+    "handler": "f",
+    "base64": "ZGVmIGYoYSk6CiAgICByZXR1cm4gYQo=",
+    "lang": "python",
+}
 FUNCTION = {"python_version": "PYTHON3_11", "source": SOURCE}
 
 
