@@ -1,0 +1,1 @@
+"""Nuclio: the wrapper that its processor starts, our stand-in for the processor, deployment manifests."""

@@ -1,0 +1,184 @@
+"""What a worker calls for each event: any Nuclio handler as it is, or the function of a run of ours."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Awaitable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable
+
+import nuclio_sdk
+
+from digitalhub_runtime_python import context
+from digitalhub_runtime_python.arguments import Arguments
+from digitalhub_runtime_python.errors import HandlerFault
+from digitalhub_runtime_python.serve import replies
+from digitalhub_runtime_python.serve.handling import Handling, is_async
+from digitalhub_runtime_python.serve.replies import Reply
+from digitalhub_runtime_python.settings import Settings
+
+if TYPE_CHECKING:
+    from digitalhub_runtime_python.hub import Hub
+
+OWN_HANDLER = "digitalhub_runtime_python:run"
+"""The handler that stands for the function of the run that the environment names."""
+CORE_HANDLER = "handler:handler"
+"""What DigitalHub Core writes as handler; its handler.py needs another runtime's modules."""
+_FORM = re.compile(r"^([\w|-]+(\.[\w|-]+)*):(\w+)$")
+
+Finish = Callable[[Any], Any]
+"""What awaits an awaitable, and returns anything else as it is."""
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function that is imported and initialised."""
+
+    handling: Calling
+    takes_batches: bool
+    """Whether it is given a batch whole; else it is called for each event of it."""
+    wants_loop: bool
+    """Whether it, or its init, wants an event loop that runs between events too."""
+
+
+class Calling(Handling):
+    """The serving engine's calls, but for files: those the processor sends by itself."""
+
+    def _whole(self, value: Any, event: Any) -> Reply:
+        headers = value.headers or {} if isinstance(value, nuclio_sdk.Response) else {}
+        if any(str(name).lower() == "x-nuclio-filestream-path" for name in headers):
+            return replies.to_reply(value, lambda: event.id)
+        return super()._whole(value, event)
+
+
+def load(
+    handler: str,
+    the_context: Any,
+    finish: Finish,
+    stack: ExitStack,
+    environ: Mapping[str, str] = os.environ,
+) -> Function:
+    """Import what `--handler` names and run its init.
+
+    Args:
+        stack: is closed when the worker ends.
+
+    Raises:
+        HandlerFault: there is no such module or function.
+        Exception: whatever the module or its init raises, as it is.
+    """
+    of_a_run = environ.get("PROJECT_NAME") and environ.get("RUN_ID")
+    if handler == OWN_HANDLER or (handler == CORE_HANDLER and of_a_run):
+        return _load_own(the_context, finish, stack, environ)
+    return _load_plain(handler, the_context, finish)
+
+
+def _load_plain(handler: str, the_context: Any, finish: Finish) -> Function:
+    match = _FORM.match(handler)
+    if not match:
+        raise HandlerFault(
+            "handler/missing",
+            f"The handler {handler!r} is not module:function.",
+            "Set spec.handler, e.g. main:handler.",
+        )
+    name, attribute = match.group(1), match.group(3)
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or not f"{name}.".startswith(f"{exc.name}."):
+            raise
+        raise HandlerFault(
+            "handler/module",
+            f"There is no module {exc.name!r} on the path.",
+            f"PYTHONPATH is {os.environ.get('PYTHONPATH', '')!r}; put {exc.name}.py into one of its folders.",
+        ) from exc
+    call = getattr(module, attribute, None)
+    if not callable(call):
+        known = [n for n, v in vars(module).items() if inspect.isroutine(v)]
+        raise HandlerFault(
+            "handler/not-found",
+            f"Module {name!r} has no function {attribute!r}.",
+            f"It has {', '.join(known) or 'none'}.",
+        )
+    # Nuclio looks where the function was written, which is elsewhere for one that is imported.
+    home = sys.modules.get(getattr(call, "__module__", None) or name, module)
+    init = getattr(home, "init_context", None)
+    if init is not None:
+        finish(init(the_context))
+    bound = Calling(call, lambda event: Arguments((the_context, event), {}), names=[], root=None)
+    wants_loop = is_async(call) or (init is not None and is_async(init))
+    return Function(bound, takes_batches=True, wants_loop=wants_loop)
+
+
+def _load_own(
+    the_context: Any, finish: Finish, stack: ExitStack, environ: Mapping[str, str]
+) -> Function:
+    from digitalhub_runtime_python import lifecycle, report
+    from digitalhub_runtime_python.serve.binding import make_binder
+
+    settings = Settings.from_env(environ)
+    hub = _open_hub(settings)
+    run = hub.load_run()
+    code = stack.enter_context(lifecycle.workspace(settings)) / "code"
+
+    def adopt(project: Callable[[], Any], run_entity: Callable[[], Any]) -> Any:
+        the_context._resolvers = {"project": project, "run": run_entity}
+        return the_context
+
+    ready = stack.enter_context(
+        lifecycle.prepared(
+            hub,
+            run,
+            settings,
+            code,
+            {},
+            make_context=adopt,
+            call=lambda function, bound: finish(function(*bound.args, **bound.kwargs)),
+        )
+    )
+    secrets = settings.secret_values(run.secrets)
+    calling = Calling(
+        ready.handler,
+        make_binder(ready, run),
+        names=[o for o in ready.outputs if isinstance(o, str)],
+        root=code,
+        redact=lambda error: report.redact(error, secrets),
+    )
+    return Function(calling, takes_batches=False, wants_loop=is_async(ready.handler))
+
+
+def _open_hub(settings: Settings) -> Hub:
+    if settings.run_file is not None:
+        from digitalhub_runtime_python.hub.offline import OfflineHub
+
+        return OfflineHub(settings.run_file, None)
+    from digitalhub_runtime_python.hub.core import CoreHub
+
+    return CoreHub(settings)
+
+
+def make_context(
+    options: Mapping[str, str], logger: Any, acknowledge: Callable[[Any], Awaitable[None]]
+) -> Any:
+    """The context of a worker."""
+    made = context.make_context(
+        lambda: None,
+        lambda: None,
+        logger=logger,
+        platform=nuclio_sdk.Platform(
+            options["platform-kind"],
+            namespace=options["namespace"],
+            on_control_callback=acknowledge,
+        ),
+        worker_id=options["worker-id"],  # text, as the processor gives it
+        trigger=nuclio_sdk.TriggerInfo(
+            options.get("trigger-kind", ""), options.get("trigger-name", "")
+        ),
+    )
+    made._resolvers = {}  # a run of ours brings its own
+    return made
