@@ -21,11 +21,13 @@ class App:
     """An ASGI application for one handler.
 
     Args:
+        loop: the front's.
         runner: runs the handler.
         state: what the connections share; a request's connection is in its scope, as `dhpy`.
     """
 
-    def __init__(self, runner: Runner, state: FrontState) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, runner: Runner, state: FrontState) -> None:
+        self._loop = loop
         self._runner = runner
         self._settings = state.settings
         self._state = state
@@ -53,7 +55,7 @@ class App:
                 return
             held = len(body)
             self._held += held
-            future: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
+            future: asyncio.Future[Reply | None] = self._loop.create_future()
             job = Job(RequestEvent(scope, body, content_type), future)
             connection = scope["dhpy"]
             connection.job = job

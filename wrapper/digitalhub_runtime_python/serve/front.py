@@ -64,7 +64,7 @@ class Front:
         self._control = control
         self._shared = shared
         self._state = FrontState(settings, slot)
-        self._app = App(runner, self._state)
+        self._app = App(loop, runner, self._state)
         self._accepting = False
         self._drain_by: float | None = None
         self._drain_from = 0.0
@@ -279,7 +279,7 @@ class Front:
             return True
         if now - self._drain_from > LINGER:
             for connection in list(self._state.connections):
-                if connection.idle() and not connection.unread:
+                if connection.idle() and connection.received == connection.complete:
                     connection.transport.close()
         return not self._state.connections and not self._tasks and now - self._drain_from > 0.05
 

@@ -17,7 +17,7 @@ from digitalhub_runtime_python.errors import ArgumentFault, OutputFault
 from digitalhub_runtime_python.serve import replies
 from digitalhub_runtime_python.serve.binding import Bind, MalformedBody
 from digitalhub_runtime_python.serve.event import RequestEvent
-from digitalhub_runtime_python.serve.replies import Reply
+from digitalhub_runtime_python.serve.replies import SIMPLE, Reply
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,9 @@ class Handling:
             return self.failed(exc, event)
         try:
             value = self.handler(*args, **kwargs)
+            convert = SIMPLE.get(type(value))
+            if convert is not None:
+                return convert(value)
             if inspect.isawaitable(value):
                 value = loop.run_until_complete(_awaited(value))
             return self._concluded(value, event, loop)
@@ -91,6 +94,9 @@ class Handling:
             value = self.handler(*args, **kwargs)
             if inspect.isawaitable(value):
                 value = await value
+            convert = SIMPLE.get(type(value))
+            if convert is not None:
+                return convert(value)
             if not replies.is_stream(value):
                 return self._whole(value, event)
             stream, response = _parts(value)

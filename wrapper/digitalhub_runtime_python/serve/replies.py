@@ -305,6 +305,9 @@ _BY_TYPE: dict[type, Callable[[Any], Reply]] = {
     tuple: _tuple,
     nuclio_sdk.Response: _response,
 }
+SIMPLE = {t: _BY_TYPE[t] for t in (dict, str, bytes, type(None), int, float, bool)}
+"""Types of values that are a response whatever the function declares: most are one of these."""
+
 _BY_BASE: tuple[tuple[Any, Callable[[Any], Reply]], ...] = (
     (nuclio_sdk.Response, _response),
     (dict, _json),
