@@ -1,14 +1,19 @@
-"""Who may ask: basic authentication or a bearer token, where the server has credentials."""
+"""Who may ask: basic authentication or a bearer token, where the server has credentials.
+
+An open server runs what it is sent, and any page that the user has open in a browser can send
+requests to loopback. So what a browser sends on behalf of another site is refused everywhere.
+"""
 
 from __future__ import annotations
 
 import base64
 import hmac
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from digitalhub_python_control.settings import ControlSettings
+from digitalhub_python_control.settings import ControlSettings, is_loopback
 from digitalhub_python_control.web import refuse
 
 _OPEN = ("/health",)
@@ -24,7 +29,13 @@ class Access:
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or self._may(scope):
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if is_foreign(Headers(scope=scope), self._settings):
+            await refuse(403, "Requests of other web sites are not answered.")(scope, receive, send)
+            return
+        if self._may(scope):
             await self._app(scope, receive, send)
             return
         challenge = {"WWW-Authenticate": 'Basic realm="digitalhub-python", charset="UTF-8"'}
@@ -38,6 +49,25 @@ class Access:
         if path == _OWN_CHECK[0] or path.startswith(_OWN_CHECK[1]):
             return True
         return allowed(Headers(scope=scope).get("authorization", ""), self._settings)
+
+
+def is_foreign(headers: Headers, settings: ControlSettings) -> bool:
+    """Whether a browser sent this for a page of another site.
+
+    `Origin` and `Sec-Fetch-Site` tell on requests across sites; a name that is not of this machine
+    in `Host` tells on a site whose name was made to lead here (DNS rebinding). Behind a server with
+    credentials the name may be any: that of a proxy, say.
+    """
+    host, origin = headers.get("host", ""), headers.get("origin")
+    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        return True
+    try:
+        if origin is not None and urlsplit(origin).netloc != host:
+            return True
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # no address at all
+        return True
+    return bool(host) and not settings.needs_credentials and not is_loopback(name)
 
 
 def allowed(authorization: str, settings: ControlSettings) -> bool:

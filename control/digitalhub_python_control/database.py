@@ -22,6 +22,8 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    insert,
+    select,
 )
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
@@ -30,11 +32,21 @@ from digitalhub_runtime_python.errors import Fault, PlatformFault, UsageFault
 
 logger = logging.getLogger(__name__)
 
+SCHEMA = "1"
+"""Goes up with every change of the tables below."""
+
 metadata = MetaData()
 # SQLite counts only an INTEGER key up by itself; PostgreSQL's INTEGER ends at 2 billion.
 _Serial = BigInteger().with_variant(Integer, "sqlite")
 # S3 lists keys by their bytes; PostgreSQL sorts by the locale unless told.
 _Bytewise = Text().with_variant(Text(collation="C"), "postgresql")
+
+about = Table(
+    "about",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)
 
 entities = Table(
     "entities",
@@ -125,6 +137,7 @@ def connect(url: str) -> Engine:
         if is_sqlite:
             _check_sqlite(connection)
         metadata.create_all(connection)
+        _check_schema(connection)
     return engine
 
 
@@ -161,6 +174,18 @@ def _check_sqlite(connection: Connection) -> None:
     found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
     if found != "ok":
         raise _corrupt(" ".join(str(found).split()))
+
+
+def _check_schema(connection: Connection) -> None:
+    found = connection.execute(select(about.c.value).where(about.c.name == "schema")).scalar()
+    if found is None:
+        connection.execute(insert(about).values(name="schema", value=SCHEMA))
+    elif found != SCHEMA:
+        raise PlatformFault(
+            "control/database-version",
+            f"The database has schema {found}; this version works with {SCHEMA}.",
+            "Use the version that made it, or choose another DHPY_HOME or DHPY_DATABASE_URL.",
+        )
 
 
 def _corrupt(detail: str) -> PlatformFault:

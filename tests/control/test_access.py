@@ -64,6 +64,55 @@ def test_every_path_but_health_is_closed(locked: Plane) -> None:
         assert http.get("/s3/bkt", auth=("ada", "pass:wörd")).status_code == 403
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "http://[::"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Host": "evil.example"},
+        {"Host": "evil.example:8321"},
+        {"Host": "127.0.0.1.evil.example"},
+        {"Host": "[::"},
+        {"Host": "192.0.2.1"},
+    ],
+)
+def test_a_page_of_another_site_cannot_use_the_open_server_of_who_reads_it(
+    plane: Plane, headers: dict[str, str]
+) -> None:
+    body = b'{"name": "made-by-evil"}'
+    headers = {"Content-Type": "text/plain", **headers}
+    for path in ("/api/v1/projects", "/s3/bkt/x", "/health"):
+        answer = plane.http.request("POST", path, content=body, headers=headers)
+        assert answer.status_code in (400, 403), (path, answer.text)
+    assert len(plane.ask("GET", "/projects")["content"]) == 1
+
+
+def test_what_is_no_page_of_another_site_is_answered(plane: Plane) -> None:
+    port = plane.settings.port
+    for headers in (
+        {"Origin": plane.settings.url},
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "none"},
+        {"Host": f"localhost:{port}"},
+        {"Host": f"[::1]:{port}"},
+        {"Host": "127.0.0.1"},
+    ):
+        assert plane.http.get("/api/v1/projects", headers=headers).status_code == 200, headers
+
+
+def test_a_server_with_credentials_may_have_any_name_but_answers_no_other_site(
+    locked: Plane,
+) -> None:
+    named = {"Host": "plane.example"}
+    assert locked.http.get("/api/v1/projects", headers=named).status_code == 200
+    evil = {**named, "Origin": "https://evil.example"}
+    assert locked.http.get("/api/v1/projects", headers=evil).status_code == 403
+
+
 def test_the_user_who_asks_is_the_user_of_what_is_made(locked: Plane) -> None:
     assert locked.project()["user"] == "ada"
 
@@ -75,9 +124,9 @@ def test_signed_requests_of_boto3_and_obstore_are_verified_for_any_key(locked: P
         assert client.get_object(Bucket="bkt", Key=key)["Body"].read() == b"x" * 100
         assert client.list_objects_v2(Bucket="bkt", Prefix=key)["KeyCount"] >= 1
     store = rust(locked, "AKIA", "s3cret/+=")
-    store.put("ü/é +%20&=.txt", b"x")
-    assert bytes(store.get("ü/é +%20&=.txt").bytes()) == b"x"
-    assert any(one["path"] == "ü/é +%20&=.txt" for page in store.list() for one in page)
+    store.put("own/ü é +%20&=.txt", b"x")
+    assert bytes(store.get("own/ü é +%20&=.txt").bytes()) == b"x"
+    assert any(one["path"] == "own/ü é +%20&=.txt" for page in store.list("own") for one in page)
 
 
 def test_other_keys_are_refused_for_reading_writing_and_listing(locked: Plane) -> None:

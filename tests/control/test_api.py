@@ -62,7 +62,19 @@ def test_null_relationships_are_left_out_since_the_sdks_cannot_read_them(plane: 
 
 @pytest.mark.parametrize(
     "plural",
-    ["artifacts", "dataitems", "models", "functions", "workflows", "secrets", "triggers", "containerimages", "extensions", "tasks", "runs"],
+    [
+        "artifacts",
+        "dataitems",
+        "models",
+        "functions",
+        "workflows",
+        "secrets",
+        "triggers",
+        "containerimages",
+        "extensions",
+        "tasks",
+        "runs",
+    ],
 )
 def test_a_missing_entity_is_404_in_the_words_that_both_sdks_know(
     plane: Plane, plural: str

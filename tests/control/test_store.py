@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from digitalhub_python_control import times
 from digitalhub_python_control.blobs import Blobs
-from digitalhub_python_control.database import secret_values
+from digitalhub_python_control.database import about, secret_values
 from digitalhub_python_control.entities import Entity, new_entity
 from digitalhub_python_control.objects import Condition, ConditionError, Objects
 from digitalhub_python_control.store import DuplicateError, Store
@@ -310,6 +310,17 @@ def test_a_damaged_database_is_reported_in_one_line(tmp_path: Path, how: str) ->
     with pytest.raises(PlatformFault) as caught:
         Store(f"sqlite:///{path}")
     assert caught.value.code == "control/database-corrupt" and "\n" not in str(caught.value)
+
+
+def test_a_database_of_another_version_is_not_touched(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'dhpy.db'}"
+    store = Store(url)
+    with store.writing() as connection:
+        connection.execute(about.update().values(value="999"))
+    store.close()
+    with pytest.raises(PlatformFault, match="schema 999") as caught:
+        Store(url)
+    assert caught.value.code == "control/database-version"
 
 
 def test_the_key_of_secrets_is_made_once_and_only_for_its_owner(tmp_path: Path) -> None:
