@@ -42,8 +42,13 @@ LONGEST_PAUSE = 30.0
 """Seconds: the longest pause before a retry, of a job or after a failure of the store."""
 PREPARING = 2
 """How many environments are made at the same time; the network and uv's own threads do the rest."""
+AHEAD = 16
+"""Runs whose start is prepared before there is a place for them; the others wait as they are, READY."""
 SWEEPING = 6 * 3600.0
 """Seconds between two removals of what nobody uses any more."""
+
+_TIMERS = {"stopping", "not_before"}
+"""Keys of a handle that mean that something is to be done when time has passed."""
 
 _Key = tuple[str, str, int]
 
@@ -77,9 +82,13 @@ class Reconciler:
         self._thread = threading.Thread(target=self._loop, name="reconciler", daemon=True)
         self._preparing = threading.BoundedSemaphore(PREPARING)
         self._prepared: dict[_Key, Future[dict[str, Any]]] = {}
+        # Attempts that were not found: only we could start them, so there is no need to look again.
+        self._absent: set[_Key] = set()
         self._working: Counter[str] = Counter()
         self._doubtful: set[str] = set()
         self._runs: list[RunRecord] = []
+        self._alive: list[RunRecord] = []
+        self._timed = False
         self._read_at = self._swept_at = float("-inf")
         self._strays_ended = False
 
@@ -122,27 +131,38 @@ class Reconciler:
         now = time.monotonic()
         if now - self._read_at >= IDLE:
             self._runs, self._read_at = self._store.unsettled_runs(), now
+        elif not self._timed and all(self._look(run).phase == "alive" for run in self._alive):
+            # Nothing has changed: neither in the store, or we had been woken, nor among the processes.
+            return BUSY if self._alive else IDLE
         self._tidy(now)
         looks = [(run, self._look(run)) for run in self._runs]
-        self._working = Counter(self._name(run) for run, look in looks if look.phase == "alive")
-        acted = False
-        for run, look in looks:
-            if self._closing.is_set():
-                break
-            try:
-                acted = self._step(run, look) or acted
-            except RunFailed as failure:
-                self._fail(run, str(failure))
-                acted = True
-        if acted:
+        self._alive = [run for run, look in looks if look.phase == "alive"]
+        self._timed = any(_TIMERS & (run.handle or {}).keys() for run in self._runs)
+        self._working = Counter(self._name(run) for run in self._alive)
+        acted = [self._act(run, look) for run, look in looks]
+        if any(acted):
             self._read_at = float("-inf")
             return 0.0
-        waiting = any((run.handle or {}).get("not_before") for run in self._runs)
-        return BUSY if waiting or self._working else IDLE
+        return BUSY if self._alive or self._timed else IDLE
+
+    def _act(self, run: RunRecord, look: Progress) -> bool:
+        """`_step`, with what goes wrong in it blamed on the run."""
+        if self._closing.is_set():
+            return False
+        try:
+            return self._step(run, look)
+        except RunFailed as failure:
+            self._fail(run, str(failure))
+            return True
 
     def _look(self, run: RunRecord) -> Progress:
+        if _key(run) in self._absent:
+            return Progress("absent")
         try:
-            return self._engine(run).poll(run)
+            look = self._engine(run).poll(run)
+            if look.phase == "absent":
+                self._absent.add(_key(run))
+            return look
         except UsageFault:
             return Progress("absent")
         except Exception:
@@ -166,27 +186,29 @@ class Reconciler:
     # To RUN
 
     def _launch(self, run: RunRecord) -> bool:
+        name, key = self._name(run), _key(run)
+        future = self._prepared.get(key)
+        if time.time() < (run.handle or {}).get("not_before", 0):
+            return False
+        if future is None and len(self._prepared) >= AHEAD:
+            return False
         with blamed(run):
             engine = self._engine(run)
             spec = RunSpec.from_entity(run.entity)
-            check_action(spec, self._name(run), engine)
-        if time.time() < (run.handle or {}).get("not_before", 0):
-            return False
-        key = (run.project, run.id, run.attempt)
-        future = self._prepared.get(key)
+            check_action(spec, name, engine)
         if future is None:
-            if run.state == "READY" and not self._move(run, "PENDING", engine=self._name(run)):
+            if run.state == "READY" and not self._move(run, "PENDING", engine=name):
                 return False
             self._prepared[key] = self._in_thread(engine, run)
             return True
-        if not future.done() or self._working[self._name(run)] >= engine.max_jobs:
+        if not future.done() or self._working[name] >= engine.max_jobs:
             return False
-        del self._prepared[key]
+        self._forget(run)
         with blamed(run):
             env = run_environment(run, spec, self._store, self._settings)
             handle = engine.start(run, env, future.result())
-        self._working[self._name(run)] += 1
-        if not self._move(run, "RUNNING", handle=handle, engine=self._name(run)):
+        self._working[name] += 1
+        if not self._move(run, "RUNNING", handle=handle, engine=name):
             # It ended in the store while it was being started.
             engine.stop(run, force=True)
         return True
@@ -237,7 +259,7 @@ class Reconciler:
         handle = run.handle or {}
         if look.phase == "alive":
             return self._stop(run, handle)
-        self._prepared.pop((run.project, run.id, run.attempt), None)
+        self._forget(run)
         if run.target == "DELETE":
             with contextlib.suppress(UsageFault):
                 self._engine(run).remove(run)
@@ -281,8 +303,12 @@ class Reconciler:
             logger.warning("run %s/%s is %s; not %s", run.project, run.id, run.state, state)
         return moved
 
+    def _forget(self, run: RunRecord) -> None:
+        self._prepared.pop(_key(run), None)
+        self._absent.discard(_key(run))
+
     def _fail(self, run: RunRecord, message: str) -> None:
-        self._prepared.pop((run.project, run.id, run.attempt), None)
+        self._forget(run)
         engine = self._engines.get(self._name(run))
         if engine is not None:
             # A log that cannot be written is often what failed.
@@ -312,3 +338,7 @@ class Reconciler:
             if run is not None and run.state in ENDED and run.target != "DELETE":
                 logger.warning("run %s/%s is %s but alive; ending it", project, run_id, run.state)
                 engine.stop(run, force=True)
+
+
+def _key(run: RunRecord) -> _Key:
+    return run.project, run.id, run.attempt

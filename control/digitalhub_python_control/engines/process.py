@@ -7,6 +7,7 @@ that is started again finds them.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SHIM = Path(__file__).with_name("shim.sh")
+_LOST = (
+    "lost: its process has gone without a trace, so it was killed (SIGKILL) "
+    "or the machine was restarted"
+)
 _JOB = ("-m", "digitalhub_runtime_python", "job")
 
 MEANINGLESS = {
@@ -64,6 +69,7 @@ class ProcessEngine:
         # What this process has started are its children: each must be reaped when it has ended.
         self._spawned: dict[Path, Process] = {}
         self._ended: list[Process] = []
+        self._claimed: dict[Path, Process] = {}
 
     def prepare(self, run: RunRecord) -> dict[str, Any]:
         self._folder(run).mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -99,18 +105,16 @@ class ProcessEngine:
     def poll(self, run: RunRecord) -> Progress:
         self._ended = [child for child in self._ended if processes.reap(child) is None]
         attempt, process = self._attempt(run), self._process(run)
-        status = _read_exit(attempt)
-        if status is None and process is None:
+        end = _read_exit(attempt)
+        if end is None and process is None:
             return Progress("absent")
-        if status is None and process is not None:
+        if end is None and process is not None:
             if processes.is_alive(process):
                 return Progress("alive")
             # It may have ended between the two looks.
-            status = _read_exit(attempt)
+            end = _read_exit(attempt) or self._lost(run, process)
         self._forget(attempt)
-        if status is not None:
-            return Progress("ended", Exit(status, how_it_ended(status)))
-        return Progress("ended", self._lost(run, process))
+        return Progress("ended", end)
 
     def stop(self, run: RunRecord, *, force: bool) -> None:
         process = self._process(run)
@@ -151,8 +155,9 @@ class ProcessEngine:
     def _process(self, run: RunRecord) -> Process | None:
         """Who runs the attempt: who claimed it, or else who was started to."""
         attempt = self._attempt(run)
-        claimed = processes.read_claim(attempt / "started")
+        claimed = self._claimed.get(attempt) or processes.read_claim(attempt / "started")
         if claimed is not None:
+            self._claimed[attempt] = claimed
             return claimed
         handle = run.handle or {}
         if handle.get("attempt") == run.attempt and "pid" in handle:
@@ -180,25 +185,22 @@ class ProcessEngine:
         return environment
 
     def _forget(self, attempt: Path) -> None:
+        self._claimed.pop(attempt, None)
         child = self._spawned.pop(attempt, None)
         if child is not None:
             self._ended.append(child)
 
-    def _lost(self, run: RunRecord, process: Process | None) -> Exit:
-        """What to say of an attempt whose shell ended without writing down how the command did."""
-        if process is not None:
-            # The run is over and may be started again, so what the shell has left must not go on.
-            for pid in processes.group_members(process, f"RUN_ID={run.id}".encode()):
-                logger.warning("run %s has lost its shell; ending its process %s", run.id, pid)
-                processes.kill(pid)
-            status = processes.reap(process)
-            if status:
-                return Exit(status, how_it_ended(status))
-        return Exit(
-            128 + signal.SIGKILL,
-            "lost: its process has gone without a trace, so it was killed (SIGKILL) "
-            "or the machine was restarted",
-        )
+    def _lost(self, run: RunRecord, process: Process) -> Exit:
+        """How an attempt ended whose shell could not write that down; written down now."""
+        # The run is over and may be started again, so what the shell has left must not go on.
+        for pid in processes.group_members(process, f"RUN_ID={run.id}".encode()):
+            logger.warning("run %s has lost its shell; ending its process %s", run.id, pid)
+            processes.kill(pid)
+        status = processes.reap(process)
+        line = str(status) if status else f"{128 + signal.SIGKILL} {_LOST}"
+        with contextlib.suppress(OSError):
+            (self._attempt(run) / "exit").write_text(line, encoding="ascii")
+        return _exit(line)
 
 
 def ignored_parameters(spec: Mapping[str, Any]) -> list[str]:
@@ -210,12 +212,17 @@ def ignored_parameters(spec: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _read_exit(attempt: Path) -> int | None:
+def _read_exit(attempt: Path) -> Exit | None:
     try:
-        return int((attempt / "exit").read_text(encoding="ascii"))
+        return _exit((attempt / "exit").read_text(encoding="ascii"))
     except (FileNotFoundError, ValueError):
         # A crash of the machine may leave an empty file, which says nothing.
         return None
+
+
+def _exit(line: str) -> Exit:
+    status, _, lost = line.strip().partition(" ")
+    return Exit(int(status), lost or how_it_ended(int(status)))
 
 
 def _put_first(environment: dict[str, str], name: str, folder: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import signal
 import subprocess
@@ -141,6 +142,7 @@ def _born(pid: int) -> str | None:
     return None if _stat_fields(stat)[0] in ("Z", "X") else _start_time(stat)
 
 
+@functools.lru_cache(maxsize=1)
 def _boot() -> str:
     try:
         return _BOOT_ID.read_text(encoding="ascii").strip()

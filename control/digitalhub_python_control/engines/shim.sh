@@ -28,5 +28,6 @@ trap : TERM INT HUP QUIT
 status=$?
 printf '%s\n' "$status" >"$attempt/exit.new" && command -p mv "$attempt/exit.new" "$attempt/exit" ||
   exit "$status"
+command -p rm -f "$attempt/claim.$$"
 # What the command left behind in our session ends with it, as in a container.
 kill -KILL 0
