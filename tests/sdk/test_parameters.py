@@ -122,7 +122,7 @@ def test_the_platform_gets_every_parameter_and_gives_it_back(script: Script) -> 
     ],
 )
 def test_a_bad_parameter_of_a_run_is_named(action: str, given: dict[str, Any], said: str) -> None:
-    with pytest.raises(UsageFault) as caught:
+    with pytest.raises(Fault) as caught:
         checks.check_run(action, given)
     assert said in caught.value.message
     assert caught.value.hint

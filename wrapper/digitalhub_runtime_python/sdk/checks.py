@@ -15,7 +15,7 @@ from uuid import UUID
 import pydantic
 from digitalhub.utils.generic_utils import CustomJsonEncoder
 
-from digitalhub_runtime_python.errors import UsageFault
+from digitalhub_runtime_python.errors import ArgumentFault, UsageFault
 from digitalhub_runtime_python.sdk import kinds
 from digitalhub_runtime_python.spec import ACTIONS, interpreter_version
 
@@ -83,7 +83,8 @@ def check_run(action: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of `function.run(action, …)`, validated, with entities in `inputs` made keys.
 
     Raises:
-        UsageFault: usage/parameter, usage/local, usage/key
+        UsageFault: usage/parameter, usage/local
+        ArgumentFault: arguments/input
     """
     call = f"function.run({action!r})"
     parameters = {k: v for k, v in parameters.items() if v is not None}
@@ -154,7 +155,7 @@ def _checked_inputs(inputs: Any) -> Any:
     """Inputs with entities replaced by their keys.
 
     Raises:
-        UsageFault: usage/key
+        ArgumentFault: arguments/input
     """
     if isinstance(inputs, dict):
         return {name: _key_of(value, str(name)) for name, value in inputs.items()}
@@ -167,8 +168,8 @@ def _key_of(value: Any, name: str) -> Any:
     key = getattr(value, "key", value)
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         shown = f"{key!r}" if isinstance(key, str) else f"a {type(value).__name__}"
-        raise UsageFault(
-            "usage/key",
+        raise ArgumentFault(
+            "arguments/input",
             f"The input {name!r} is {shown}, which is no entity key.",
             "Pass an entity's key, as in inputs={'data': dataitem.key}; plain values go to parameters.",
         )

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from digitalhub_runtime_python.errors import UsageFault
+from digitalhub_runtime_python.errors import EnvironmentFault, UsageFault
 
 _URL = re.compile(r"(git\+)?[a-z]+://\S+")
 
@@ -23,6 +23,7 @@ def read_requirements(requirements: Any) -> list[str] | None:
 
     Raises:
         UsageFault: usage/requirements
+        EnvironmentFault: environment/requirement
     """
     if requirements is None:
         return None
@@ -75,7 +76,8 @@ def _checked(line: Any) -> str:
     try:
         Requirement(text)
     except InvalidRequirement as exc:
-        raise _fault(
+        raise EnvironmentFault(
+            "environment/requirement",
             f"The requirement {line!r} is not well formed: {str(exc).splitlines()[0]}.",
             "Write it as pip does: 'pandas>=2,<3'.",
         ) from exc

@@ -42,7 +42,8 @@ def read_code(parameters: Mapping[str, Any], python_version: str = "") -> Code:
 
     Raises:
         UsageFault: usage/handler, usage/code
-        SourceFault: source/not-found, source/archive, source/uri
+        SourceFault: source/missing, source/base64, source/not-found, source/not-code,
+            source/bad-archive, source/scheme, source/uri
         HandlerFault: handler/syntax, handler/not-found
     """
     given = {k: v for k, v in parameters.items() if v is not None}
@@ -58,15 +59,15 @@ def read_code(parameters: Mapping[str, Any], python_version: str = "") -> Code:
         source["base64"] = base64.b64encode(text).decode()
         return Code({**source, "source": code_src} if code_src else source)
     if code_src is None:
-        raise UsageFault(
-            "usage/code",
+        raise SourceFault(
+            "source/missing",
             "The function has no code.",
             "Pass code_src='file.py' (or a folder, a .zip, a URI), or code='…'.",
         )
     parsed = uri.parse(code_src)
     if parsed.scheme not in SCHEMES:
         raise SourceFault(
-            "source/uri",
+            "source/scheme",
             f"The code source {parsed.shown!r} has the scheme {parsed.scheme!r}, which is not known.",
             f"Known: {', '.join(f'{s}://' for s in SCHEMES if s)} and paths.",
         )
@@ -152,8 +153,8 @@ def _text(given: Mapping[str, Any]) -> bytes | None:
         text = base64.b64decode("".join(str(given["base64"]).split()), validate=True)
         text.decode()
     except ValueError as exc:
-        raise UsageFault(
-            "usage/code",
+        raise SourceFault(
+            "source/base64",
             f"base64 does not hold text: {exc}.",
             "Encode the file's bytes with base64.b64encode, or pass the text itself as code.",
         ) from exc
@@ -173,7 +174,9 @@ def _read_local(
     if path.suffix == ".zip" and path.is_file():
         if not zipfile.is_zipfile(path):
             raise SourceFault(
-                "source/archive", f"{path} is no zip archive.", "Pack it again, or pass the folder."
+                "source/bad-archive",
+                f"{path} is no zip archive.",
+                "Pack it again, or pass the folder.",
             )
         return Code(source, path)
     if path.exists():
