@@ -76,7 +76,7 @@ def fetch(source: SourceSpec, dest: Path, settings: Settings) -> Fetched:
                 "Check the free space and the permissions there.",
             ) from exc
         raise
-    log.info("code is %s", fetched.revision)
+    log.debug("code is %s", fetched.revision)
     return fetched
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,34 +13,15 @@ from obstore.exceptions import (
     PermissionDeniedError,
     UnauthenticatedError,
 )
-from obstore.store import from_url
 
 from digitalhub_runtime_python.errors import SourceFault
+from digitalhub_runtime_python.object_store import IDENTITIES, open_bucket
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.sources import Fetched, blobs, cache, tree
 from digitalhub_runtime_python.sources.uri import SourceUri
 
-OPTIONS = (
-    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL",
-    "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN",
-    "AWS_ROLE_SESSION_NAME", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-)  # fmt: skip
-IDENTITIES = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE",
-              "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI")  # fmt: skip
-"""Any of these says who asks. With none the request is anonymous: the client would otherwise look
-for a virtual machine's identity, which off a cloud is half a minute of silence."""
 FAILURES = (BaseError, FileNotFoundError)
 """What the client raises; it says that there is no such object with Python's own error."""
-RETRIES: dict[str, Any] = {
-    "max_retries": 3,
-    "retry_timeout": timedelta(seconds=30),
-    "backoff": {
-        "init_backoff": timedelta(seconds=0.3),
-        "max_backoff": timedelta(seconds=3),
-        "base": 2,
-    },
-}
 
 
 def fetch(uri: SourceUri, dest: Path, settings: Settings) -> Fetched:
@@ -74,7 +53,7 @@ class Place:
         self.address = (scheme, self.endpoint, bucket)
         self.anonymous = not any(name in settings.store_options for name in IDENTITIES)
         try:
-            self.store = _open(scheme, bucket, settings.store_options)
+            self.store = open_bucket(scheme, bucket, settings.store_options)
         except (BaseError, ValueError) as exc:
             raise _fault(uri, exc, self.anonymous) from exc
 
@@ -107,21 +86,6 @@ class Place:
         except FAILURES as exc:
             raise _fault(self.uri, exc, self.anonymous) from exc
         return found
-
-
-def _open(scheme: str, bucket: str, options: Mapping[str, str]) -> Any:
-    create: Any = from_url  # typed by overloads that know no option as text
-    client: dict[str, Any] = {"connect_timeout": "10s", "timeout": "600s"}
-    if not scheme.startswith("s3"):
-        # Google's and Azure's own variables; the client reads them.
-        return create(f"{scheme}://{bucket}", client_options=client, retry_config=RETRIES)
-    config: dict[str, Any] = {k.lower(): options[k] for k in OPTIONS if k in options}
-    if not any(name in options for name in IDENTITIES):
-        config["aws_skip_signature"] = True
-    if not options.get("AWS_REGION") and not options.get("AWS_DEFAULT_REGION"):
-        config["aws_region"] = "us-east-1"  # what every store but Amazon's answers to
-    client["allow_http"] = options.get("AWS_ENDPOINT_URL", "").startswith("http://")
-    return create(f"s3://{bucket}", config=config, client_options=client, retry_config=RETRIES)
 
 
 def _get(store: Any, key: str, etag: str, target: Path, uri: SourceUri) -> str:
