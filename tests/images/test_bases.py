@@ -1,0 +1,196 @@
+"""The base images: what is in them, and the job cases in each of them, as any user, on a read-only root."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import docker_engine
+import pytest
+from parts import ROOT, BaseImages, docker
+
+CASES = ROOT / "tests" / "cases"
+PYTHONS = ("3.9", "3.10", "3.11")
+FLAVOURS = ("slim", "full")
+LOCKED_DOWN = ("--read-only", "--tmpfs", "/shared", "--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")  # fmt: skip
+# What a case may ask for, and which flavour has it.
+HAS = {"slim": set(), "full": {"pandas", "pyarrow", "numpy", "pydantic"}}
+
+
+def _cases(python: str, flavour: str) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
+    found = []
+    for folder in sorted(CASES.glob("job_*")):
+        runs = json.loads((folder / "run.json").read_text("utf-8"))
+        expected = json.loads((folder / "expected.json").read_text("utf-8"))
+        for name, case in runs.items():
+            minimum = tuple(case.get("min_python", (3, 9)))
+            needs = case.get("requires", [])
+            needs = {needs} if isinstance(needs, str) else set(needs)
+            runs_here = (
+                needs <= HAS[flavour]
+                and "offline" in case.get("hubs", ["offline"])
+                and "process" in case.get("drivers", ["process"])
+                and tuple(map(int, python.split("."))) >= minimum
+            )
+            if runs_here:
+                found.append((f"{folder.name}/{name}", case, expected[name]))
+    return found
+
+
+def _run_cases(image: str, names: list[str], *options: str) -> dict[str, Any]:
+    mounts = ["-v", f"{CASES}:/cases:ro", "-v", f"{Path(__file__).with_name('inside.py')}:/inside.py:ro"]  # fmt: skip
+    command = ["run", "--rm", *LOCKED_DOWN, *mounts, *options, "--entrypoint", "python3", image]
+    done = docker(*command, "/inside.py", "/cases", *names)
+    return dict(json.loads(done.stdout))
+
+
+def _differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    status = found["status"]
+    wrong = []
+    if found["exit_status"] != expected.get("exit_status", 0):
+        wrong.append(f"exit {found['exit_status']}: {found['stderr'][-600:]}")
+    if "results" in expected and status.get("results", {}) != expected["results"]:
+        wrong.append(f"results {status.get('results')} instead of {expected['results']}")
+    if "outputs" in expected and set(status.get("outputs", {})) != set(expected["outputs"]):
+        wrong.append(f"outputs {sorted(status.get('outputs', {}))}")
+    error = expected.get("error", {})
+    for key in ("type", "code"):
+        if key in error and status.get("error", {}).get(key) != error[key]:
+            wrong.append(f"error {status.get('error')} instead of {error}")
+    return wrong
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("python", PYTHONS)
+def test_every_job_case_passes_in_the_base_image_as_its_own_user(
+    base_image: BaseImages, python: str, flavour: str
+) -> None:
+    cases = _cases(python, flavour)
+    assert len(cases) > 60
+    found = _run_cases(base_image(python, flavour), [name for name, _, _ in cases])
+    wrong = {name: w for name, _, expected in cases if (w := _differences(found[name], expected))}
+    assert not wrong, json.dumps(wrong, indent=1)
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_cases_pass_as_an_arbitrary_user(base_image: BaseImages, python: str) -> None:
+    first = {name.partition("/")[0]: (name, expected) for name, _, expected in reversed(_cases(python, "full"))}  # fmt: skip
+    options = ("--user", "1234567:0", "--tmpfs", "/shared:mode=1777")
+    found = _run_cases(base_image(python, "full"), [name for name, _ in first.values()], *options)
+    wrong = {name: w for name, expected in first.values() if (w := _differences(found[name], expected))}  # fmt: skip
+    assert not wrong, json.dumps(wrong, indent=1)
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_the_slim_image_is_at_most_30_mb_over_its_base(base_image: BaseImages, python: str) -> None:
+    sizes = [
+        int(docker("image", "inspect", "--format", "{{.Size}}", name).stdout)
+        for name in (base_image(python), base_image.standin(python))
+    ]
+    assert sizes[0] - sizes[1] <= 30_000_000
+
+
+def test_neither_uv_nor_compilers_are_in_the_image(base_image: BaseImages) -> None:
+    script = "command -v uv gcc cc make; test $? -ne 0 && id -u && touch /etc/x"
+    done = docker(
+        "run", "--rm", "--entrypoint", "sh", base_image("3.11"), "-c", script, check=False
+    )
+    assert done.stdout.split() == ["8877"] and done.returncode != 0
+
+
+def test_labels_say_what_an_image_is(base_image: BaseImages) -> None:
+    name = base_image("3.10", "full")
+    labels = json.loads(docker("image", "inspect", "--format", "{{json .Config.Labels}}", name).stdout)  # fmt: skip
+    assert labels["io.digitalhub.python"] == "3.10"
+    assert labels["io.digitalhub.flavour"] == "full"
+    assert labels["org.opencontainers.image.title"] == "digitalhub-runtime-python"
+    assert labels["org.opencontainers.image.version"]
+
+
+def _job(folder: Path, code: str) -> list[str]:
+    folder.chmod(0o755)
+    entity = {
+        "id": "r", "project": "p", "kind": "python+job:run",
+        "spec": {"source": {"code": code, "handler": "f"}},
+    }  # fmt: skip
+    (folder / "run.json").write_text(json.dumps(entity))
+    return ["-v", f"{folder}/run.json:/run.json:ro", "-e", "DHPY_RUN_FILE=/run.json"]
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("def f(): pass", 0),
+        ("def f(): raise ValueError('no')", 1),
+        ("def g(): pass", 11),
+        ("def f(a): pass", 12),
+        ("import os\ndef f(): os.kill(os.getpid(), 9)", 137),
+        ("import ctypes\ndef f(): ctypes.string_at(0)", 139),
+    ],
+)
+def test_exit_statuses_come_through_the_container(
+    base_image: BaseImages, tmp_path: Path, code: str, status: int
+) -> None:
+    options = [*LOCKED_DOWN, *_job(tmp_path, code)]
+    done = docker("run", "--rm", *options, base_image("3.11"), check=False)
+    assert done.returncode == status, done.stderr
+
+
+def test_a_stop_reaches_the_function_which_can_clean_up(
+    base_image: BaseImages, tmp_path: Path
+) -> None:
+    code = (
+        "import time\n"
+        "def f():\n"
+        "    print('started', flush=True)\n"
+        "    try:\n        time.sleep(120)\n"
+        "    finally:\n        print('cleaned up', flush=True)\n"
+    )
+    command = [docker_engine.debian_client(), "run", "--rm", *LOCKED_DOWN, *_job(tmp_path, code)]
+    process = subprocess.Popen([*command, base_image("3.11")], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "started\n"
+        begun = time.monotonic()
+        process.send_signal(signal.SIGTERM)  # docker's client hands it to process 1
+        assert process.stdout.read() == "cleaned up\n"
+        assert process.wait(30) == 143
+        assert time.monotonic() - begun < 9, "killed, not stopped"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_what_a_function_leaves_behind_is_reaped(base_image: BaseImages, tmp_path: Path) -> None:
+    code = (
+        "import subprocess, time, pathlib\n"
+        "def f():\n"
+        "    subprocess.run(['sh', '-c', 'sleep 0.1 & exit 0'])\n"
+        "    time.sleep(1)\n"
+        "    states = [p.read_text().rpartition(')')[2].split()[0] for p in pathlib.Path('/proc').glob('[0-9]*/stat')]\n"
+        "    assert 'Z' not in states, states\n"
+    )
+    docker("run", "--rm", *LOCKED_DOWN, *_job(tmp_path, code), base_image("3.11"))
+
+
+def test_the_health_check_is_the_runtimes_own(base_image: BaseImages) -> None:
+    name = base_image("3.11")
+    check = json.loads(docker("image", "inspect", "--format", "{{json .Config.Healthcheck.Test}}", name).stdout)  # fmt: skip
+    assert check == ["CMD", "python3", "-m", "digitalhub_runtime_python.health"]
+    docker("run", "--rm", "--entrypoint", "python3", name, "-m", "digitalhub_runtime_python.health")
+
+
+def test_the_bake_file_has_the_rows_of_the_matrix() -> None:
+    spec = importlib.util.spec_from_file_location("images_build", ROOT / "images" / "build.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert json.loads((ROOT / "docker-bake.json").read_text("utf-8")) == module.bake()
+    for python in module.MATRIX["required"]:
+        for flavour in module.MATRIX["flavours"]:
+            assert (ROOT / "images" / "locks" / f"{python}-{flavour}.txt").is_file()
