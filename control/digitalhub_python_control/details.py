@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from digitalhub_python_control import times
-from digitalhub_python_control.entities import check_name, new_entity
+from digitalhub_python_control.entities import new_entity
+from digitalhub_python_control.names import check_name
 from digitalhub_python_control.resources import add, check_project, find
 from digitalhub_python_control.web import Call, Handler, Json, Refusal
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from digitalhub_python_control import times
+from digitalhub_python_control.names import check_name, check_project_name, check_same, plain
 from digitalhub_runtime_python.errors import UsageFault
 from digitalhub_runtime_python.spec import interpreter_version
 from digitalhub_runtime_python.states import SDK_STATES
@@ -63,11 +64,7 @@ TYPES: dict[str, EntityType] = {
 EMBEDDED = ("artifacts", "dataitems", "functions", "models", "workflows")
 """The lists in a project's spec: the latest version of each."""
 
-_SLUG = re.compile(r"[a-zA-Z0-9._+-]{1,256}")
 _KIND = re.compile(r"[a-zA-Z0-9._+:-]{1,128}")
-# The documentation's own examples have a project my_project; DigitalHub Core itself takes no "_".
-_PROJECT = re.compile(r"[a-z0-9_-]{2,38}")
-_REFERENCE = re.compile(r"([a-zA-Z0-9._+-]+)://([a-z0-9_-]+)/([^/:]+)(?::([^/:]+))?")
 
 # Two words name a version, as Core does it: easier to tell apart than hexadecimal digits.
 _FIRST = [
@@ -108,36 +105,6 @@ _SECOND = [
 ]
 
 
-def check_project_name(name: object) -> str:
-    """The name of a project, if Core would take it.
-
-    Raises:
-        UsageFault: it would not.
-    """
-    if not isinstance(name, str) or not _PROJECT.fullmatch(name):
-        raise UsageFault(
-            "usage/name",
-            f"A project cannot be named {str(name)[:80]!r}.",
-            "Use 2 to 38 lower-case letters, digits, - and _.",
-        )
-    return name
-
-
-def check_name(name: object, what: str) -> str:
-    """A name or id, if Core would take it; `what` is for the message.
-
-    Raises:
-        UsageFault: it would not.
-    """
-    if not isinstance(name, str) or not _SLUG.fullmatch(name) or not name.strip("."):
-        raise UsageFault(
-            "usage/name",
-            f"The {what} cannot be {str(name)[:80]!r}.",
-            "Use letters, digits and . _ + - (up to 256, and not dots alone).",
-        )
-    return name
-
-
 def check_kind(entity_type: EntityType, kind: object) -> str:
     """The kind of an entity, if there is such a one.
 
@@ -152,23 +119,6 @@ def check_kind(entity_type: EntityType, kind: object) -> str:
         f"There is no kind {str(kind)[:80]!r} of {entity_type.singular} here.",
         f"Kinds are: {', '.join(known)}." if known else "Use letters, digits and . _ + : -",
     )
-
-
-def parse_reference(value: object, what: str) -> tuple[str, str, str, str | None]:
-    """`kind://project/name:id` as (kind, project, name, id); a task's has its id for a name.
-
-    Raises:
-        UsageFault: it is no such reference; the message names `what`.
-    """
-    found = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
-    if not found:
-        raise UsageFault(
-            "usage/key",
-            f"The {what} {str(value)[:120]!r} is no reference.",
-            "Write it like python://project/name:id.",
-        )
-    kind, project, name, identity = found.groups()
-    return kind, project, name, identity
 
 
 def new_entity(plural: str, project: str, sent: Mapping[str, Any], user: str, now: int) -> Entity:
@@ -276,20 +226,6 @@ def check_state(state: object) -> None:
         )
 
 
-def check_same(sent: object, stored: str, what: str) -> None:
-    """Refuse an entity that says it is another one than its address says.
-
-    Raises:
-        UsageFault: `sent` is given, and is not `stored`.
-    """
-    if sent not in (None, "", stored):
-        raise UsageFault(
-            "usage/address",
-            f"The {what} in the body is {str(sent)[:80]!r}; in the address it is {stored!r}.",
-            "Send it to its own address.",
-        )
-
-
 def searched(entity: Entity) -> dict[str, str]:
     """What a search looks through besides names: `description` and `labels`, in lower case.
 
@@ -302,11 +238,6 @@ def searched(entity: Entity) -> dict[str, str]:
         "description": plain(str(metadata.get("description") or "").lower()),
         "labels": plain("".join(f"\n{line}\n" for line in lines).lower()),
     }
-
-
-def plain(text: str) -> str:
-    """The text without what no database takes: halves of surrogate pairs, and NUL."""
-    return text.encode("utf-8", "replace").decode().replace("\0", "")
 
 
 def _mapping(sent: Mapping[str, Any], field: str) -> dict[str, Any]:

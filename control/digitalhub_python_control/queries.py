@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, false, func, or_, select
 
 from digitalhub_python_control import times
 from digitalhub_python_control.database import entities
-from digitalhub_python_control.entities import plain
+from digitalhub_python_control.names import plain
 
 _EXACT_REFERENCE = re.compile(r"[^:/]+://[^/]+/[^/:]+:[^/:]+")
 _FIELDS = ("name", "kind", "user", "state", "task")

@@ -6,16 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from digitalhub_python_control import logs, times
-from digitalhub_python_control.entities import (
-    Entity,
-    check_same,
-    check_state,
-    new_entity,
-    parse_reference,
-    updated_entity,
-)
+from digitalhub_python_control.entities import Entity, check_state, new_entity, updated_entity
+from digitalhub_python_control.names import check_same, parse_reference
+from digitalhub_python_control.records import moved
 from digitalhub_python_control.resources import add, check_project, find, missing
-from digitalhub_python_control.store import moved
 from digitalhub_python_control.web import Call, Json, Refusal
 from digitalhub_runtime_python.errors import UsageFault
 from digitalhub_runtime_python.spec import interpreter_version

@@ -10,7 +10,8 @@ from sqlalchemy import ColumnElement, func, or_, select
 
 from digitalhub_python_control import times
 from digitalhub_python_control.database import entities
-from digitalhub_python_control.entities import TYPES, Entity, plain
+from digitalhub_python_control.entities import TYPES, Entity
+from digitalhub_python_control.names import plain
 from digitalhub_python_control.resources import (
     MAX_PAGE_SIZE,
     PAGE_SIZE,

@@ -10,7 +10,6 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Callable
 
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
@@ -24,46 +23,31 @@ from digitalhub_python_control.database import (
     secret_values,
     translated,
 )
-from digitalhub_python_control.entities import Entity, plain, searched
+from digitalhub_python_control.entities import Entity
+from digitalhub_python_control.names import plain
 from digitalhub_python_control.queries import listing, visible
+from digitalhub_python_control.records import (
+    RECORD,
+    RunRecord,
+    columns_of,
+    moved,
+    record_of,
+    same_run,
+)
 from digitalhub_python_control.vault import Vault
 from digitalhub_runtime_python.errors import Fault
 from digitalhub_runtime_python.states import ENDED, may_move
 
 logger = logging.getLogger(__name__)
 
-_REFERENCES = ("function", "workflow", "task")
-_RECORD = (
-    entities.c.project,
-    entities.c.id,
-    entities.c.body,
-    entities.c.state,
-    entities.c.target,
-    entities.c.engine,
-    entities.c.handle,
-    entities.c.attempt,
-)
 _UNSET: Any = object()
+
+
+__all__ = ["DuplicateError", "RunRecord", "Store"]
 
 
 class DuplicateError(Exception):
     """An entity of that type and id exists already."""
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """A run as the reconciler sees it."""
-
-    project: str
-    id: str
-    entity: Entity
-    state: str
-    target: str | None
-    """`None`: not ours to run; `RUN`, `STOP` or `DELETE`: what it should come to."""
-    engine: str | None
-    handle: Any
-    """What the engine returned by its last side effect."""
-    attempt: int
 
 
 class Store:
@@ -105,7 +89,7 @@ class Store:
         Raises:
             DuplicateError: there is one of that type and id in the project.
         """
-        columns = {"type": plural, "target": target, "attempt": 0, **_columns(entity)}
+        columns = {"type": plural, "target": target, "attempt": 0, **columns_of(entity)}
         created = times.parse(entity["metadata"]["created"], "metadata.created")
         try:
             with self.writing() as connection:
@@ -140,7 +124,7 @@ class Store:
                 return None
             entity = change(json.loads(row.body))
             connection.execute(
-                update(entities).where(entities.c.seq == row.seq).values(**_columns(entity))
+                update(entities).where(entities.c.seq == row.seq).values(**columns_of(entity))
             )
         if plural == "runs":
             self.on_change()
@@ -259,7 +243,7 @@ class Store:
     def unsettled_runs(self) -> list[RunRecord]:
         """Every run whose target is not reached, oldest first."""
         query = (
-            select(*_RECORD)
+            select(*RECORD)
             .where(
                 entities.c.type == "runs",
                 entities.c.target.is_not(None),
@@ -268,14 +252,14 @@ class Store:
             .order_by(entities.c.seq)
         )
         with self.reading() as connection:
-            return [_record(row) for row in connection.execute(query)]
+            return [record_of(row) for row in connection.execute(query)]
 
     def get_run_record(self, project: str, identity: str) -> RunRecord | None:
         """The run, also one that is being deleted."""
-        query = select(*_RECORD).where(*_same_run(project, identity))
+        query = select(*RECORD).where(*same_run(project, identity))
         with self.reading() as connection:
             row = connection.execute(query).one_or_none()
-        return None if row is None else _record(row)
+        return None if row is None else record_of(row)
 
     def move_run(
         self,
@@ -296,13 +280,13 @@ class Store:
         with self.writing() as connection:
             row = connection.execute(
                 select(entities.c.seq, entities.c.body, entities.c.state)
-                .where(*_same_run(project, identity))
+                .where(*same_run(project, identity))
                 .with_for_update()
             ).one_or_none()
             if row is None or not may_move(row.state, state):
                 return False
             entity = moved(json.loads(row.body), state, message, status)
-            columns = _columns(entity)
+            columns = columns_of(entity)
             if handle is not _UNSET:
                 columns["handle"] = None if handle is None else json.dumps(handle)
             if engine is not _UNSET:
@@ -314,7 +298,7 @@ class Store:
 
     def set_target(self, project: str, identity: str, target: str | None) -> None:
         """Store what a run should come to; the reconciler sees to it."""
-        query = update(entities).where(*_same_run(project, identity)).values(target=target)
+        query = update(entities).where(*same_run(project, identity)).values(target=target)
         with self.writing() as connection:
             connection.execute(query)
         self.on_change()
@@ -333,55 +317,3 @@ class Store:
         with self.reading() as connection:
             rows = connection.execute(query).all()
         return {row[0]: row[1] for row in rows}
-
-
-def moved(
-    entity: Entity, state: str, message: str | None = None, status: Mapping[str, Any] | None = None
-) -> Entity:
-    """The run in another state, with the transition written down, newest first."""
-    merged = {**entity["status"], **(status or {})}
-    merged = {key: value for key, value in merged.items() if value is not None}
-    merged["state"] = state
-    if message is not None:
-        merged["message"] = message
-    if state != entity["status"].get("state"):
-        step = {"status": state, "time": times.exact_text(times.now())}
-        if message is not None:
-            step["message"] = message
-        merged["transitions"] = [step, *entity["status"].get("transitions", [])]
-    metadata = {**entity["metadata"], "updated": times.text(times.now())}
-    return {**entity, "status": merged, "metadata": metadata}
-
-
-def _columns(entity: Entity) -> dict[str, Any]:
-    spec = entity["spec"]
-    references = {f: plain(spec[f]) if isinstance(spec.get(f), str) else None for f in _REFERENCES}
-    return {
-        **{field: entity[field] for field in ("project", "id", "name", "kind", "user")},
-        **references,
-        "state": entity["status"]["state"],
-        "updated": times.parse(entity["metadata"]["updated"], "metadata.updated"),
-        **searched(entity),
-        "body": json.dumps(entity),
-    }
-
-
-def _same_run(project: str, identity: str) -> tuple[Any, ...]:
-    return (
-        entities.c.type == "runs",
-        entities.c.project == project,
-        entities.c.id == identity,
-    )
-
-
-def _record(row: Any) -> RunRecord:
-    return RunRecord(
-        project=row.project,
-        id=row.id,
-        entity=json.loads(row.body),
-        state=row.state,
-        target=row.target,
-        engine=row.engine,
-        handle=None if row.handle is None else json.loads(row.handle),
-        attempt=row.attempt,
-    )
