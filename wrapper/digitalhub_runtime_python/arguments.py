@@ -196,17 +196,20 @@ def _hints(
     try:
         found = typing.get_type_hints(target, include_extras=True)
     except Exception:  # noqa: BLE001 - one name that is imported for type checkers only; take the others
-        found = {}
-        for name, parameter in parameters.items():
-            hint = parameter.annotation
-            if isinstance(hint, str):
-                try:
-                    hint = eval(hint, getattr(target, "__globals__", {}))  # noqa: S307 - the user's own code
-                except Exception:  # noqa: BLE001
-                    logger.debug("type hint %r of %r cannot be resolved", hint, name)
-                    continue
-            found[name] = hint
+        hints = {n: _evaluated(p.annotation, target) for n, p in parameters.items()}
+        found = {n: h for n, h in hints.items() if not isinstance(h, str)}
     return {n: h for n, h in found.items() if n in parameters and h is not _P.empty}
+
+
+def _evaluated(hint: Any, function: Any) -> Any:
+    """A hint that is text, and what it stands for where that can be had."""
+    for _ in range(2):  # twice: "Point" under `from __future__ import annotations`
+        if isinstance(hint, str):
+            try:
+                hint = eval(hint, getattr(function, "__globals__", {}))  # noqa: S307 - the user's own code
+            except Exception:  # noqa: BLE001
+                logger.debug("type hint %r cannot be resolved", hint)
+    return hint
 
 
 def _function_behind(function: Any) -> Any:

@@ -55,7 +55,7 @@ def load(
         HandlerFault: handler/missing, handler/module, handler/not-found, handler/not-callable.
         Exception: whatever the user's module raises while it is imported, as it is.
     """
-    if not handler or not handler.strip(": "):
+    if not handler or not handler.rpartition(":")[2].strip():
         raise HandlerFault(
             "handler/missing",
             "The function names no handler.",

@@ -1,0 +1,5 @@
+import syntax
+
+
+def run():
+    return syntax

@@ -1,0 +1,5 @@
+LIMIT = {}["absent"]
+
+
+def run():
+    return LIMIT

@@ -1,0 +1,3 @@
+def run():
+	x = 1
+        return x

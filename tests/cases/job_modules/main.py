@@ -1,0 +1,4 @@
+def who():
+    import helper
+
+    return ["main", helper.NAME]

@@ -1,0 +1,11 @@
+import pickle
+from dataclasses import dataclass
+
+
+@dataclass
+class Point:
+    x: int
+
+
+def run(p: Point):
+    return pickle.loads(pickle.dumps(p)).x

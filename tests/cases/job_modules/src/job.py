@@ -1,0 +1,6 @@
+import beside
+from lib.code import VALUE
+
+
+def run():
+    return [beside.NAME, VALUE]

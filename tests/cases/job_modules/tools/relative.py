@@ -1,0 +1,5 @@
+from . import shared
+
+
+def run():
+    return shared.NAME

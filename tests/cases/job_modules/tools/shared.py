@@ -1,0 +1,1 @@
+NAME = "relative in a folder without __init__.py"
