@@ -80,3 +80,13 @@ def test_120_megabytes_and_folders_go_up_and_come_down_unchanged(
     seen = drive(server, tmp_path, "files.py")
     assert seen["same"] is True
     assert seen["files"] == sorted(f"{number}.txt" for number in range(12))
+
+
+def test_functions_local_runs_and_their_exports_work(server: Process, tmp_path: Path) -> None:
+    seen = drive(server, tmp_path, "functions.py")
+    assert seen["state"] == "COMPLETED" and seen["nan"] == "nan"
+    assert seen["runs"] == ["COMPLETED", "ERROR"] and "no good" in seen["error"][0]
+    assert seen["of_function"] == 1 and seen["tasks"] == 2
+    assert seen["after_cascade"] == [1, 1]
+    assert seen["imported"] and seen["loaded"]
+    assert "bad_name" in seen
