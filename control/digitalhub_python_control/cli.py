@@ -82,8 +82,8 @@ def down() -> None:
     click.echo("The control plane has stopped.")
     if live:
         click.echo(
-            f"{live} run{'s go' if live > 1 else ' goes'} on; what they report is delivered "
-            "if it is up again soon: dhpy up"
+            f"{live} of its runs {'goes' if live == 1 else 'go'} on. "
+            "What is reported to it meanwhile is delivered if it is up again soon: dhpy up"
         )
 
 

@@ -303,7 +303,7 @@ def test_a_run_goes_on_over_down_and_up(terminal):
         run = function_run(api, code)
         while api.get(f"/-/proj/runs/{run}").json()["status"]["state"] != "RUNNING":
             time.sleep(0.02)
-    assert "1 run goes on" in terminal.dhpy("down")
+    assert "1 of its runs goes on" in terminal.dhpy("down")
     terminal.dhpy("up", "--port", port)
     terminal.dhpy("logs", run, "--follow")
     with terminal.api() as api:

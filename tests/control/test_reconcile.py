@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -331,3 +332,33 @@ def test_a_failing_store_does_not_end_the_reconciler(reconciler, store, settings
     wait_for(lambda: "the reconciler failed" in caplog.text)
     store.unsettled_runs = unsettled
     assert wait_ended(store, new_run(store, settings)).state == "COMPLETED"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("only root can make a small disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_holds_runs_up_and_loses_none(small_disk, caplog):
+    settings = settings_in(small_disk)
+    store = store_of(settings)
+    runs = [new_run(store, settings) for _ in range(4)]
+    filler = small_disk / "filler"
+    with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+        while True:
+            file.write(b"x" * 4096)
+    reconciler = reconciler_of(store, settings)
+    reconciler.start()
+    wait_for(lambda: "the reconciler failed" in caplog.text)
+    assert "The disk is full" in caplog.text
+    filler.unlink()
+    assert {wait_ended(store, run).state for run in runs} == {"COMPLETED"}
+    reconciler.close()
+    store.close()
+    assert sorted(executions_of(settings)) == sorted(runs)
