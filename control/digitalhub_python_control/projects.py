@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from digitalhub_python_control import removal, times
 from digitalhub_python_control.entities import EMBEDDED, Entity, new_entity, updated_entity
 from digitalhub_python_control.resources import add, find, missing, page
@@ -61,10 +59,11 @@ def share(call: Call) -> Json:
 
 def with_lists(call: Call, project: Entity) -> Entity:
     """The project with the latest version of each function, artifact, … in its spec."""
-    lists: dict[str, Any] = {}
-    for plural in EMBEDDED:
-        found, _ = call.store.page(plural, project["name"], {}, all_versions=False)
-        lists[plural] = [_listed(call, plural, entity) for entity in found]
+    found = call.store.latest(project["name"], EMBEDDED)
+    lists = {
+        plural: [_listed(call, plural, entity) for entity in latest]
+        for plural, latest in found.items()
+    }
     return {**project, "spec": {**project["spec"], **lists}}
 
 

@@ -42,20 +42,22 @@ def listing(
     conditions, wanted = visible(plural, project), conditions_of(plural, filters)
     if all_versions:
         return select(entities.c.seq).where(*conditions, *wanted)
-    # The latest version of each name first, the filters on those after: an old version that fits
-    # the filters is not an answer.
-    rank = func.row_number().over(
-        partition_by=(entities.c.project, entities.c.name),
-        order_by=(entities.c.created.desc(), entities.c.seq.desc()),
-    )
     if "name" in filters:  # changes nothing but the time: a name's versions are one partition
         conditions.append(entities.c.name == plain(filters["name"]))
-    ranked = select(entities.c.seq, rank.label("rank")).where(*conditions).subquery()
-    return (
-        select(entities.c.seq)
-        .join(ranked, ranked.c.seq == entities.c.seq)
-        .where(ranked.c.rank == 1, *wanted)
+    # The latest version of each name first, the filters on those after: an old version that fits
+    # the filters is not an answer.
+    return latest(conditions).where(*wanted)
+
+
+def latest(conditions: list[ColumnElement[bool]]) -> Select[tuple[int]]:
+    """Selects `seq` of the latest version of each name among the entities that fit."""
+    rank = func.row_number().over(
+        partition_by=(entities.c.type, entities.c.project, entities.c.name),
+        order_by=(entities.c.created.desc(), entities.c.seq.desc()),
     )
+    ranked = select(entities.c.seq, rank.label("rank")).where(*conditions).subquery()
+    first = select(entities.c.seq).join(ranked, ranked.c.seq == entities.c.seq)
+    return first.where(ranked.c.rank == 1)
 
 
 def conditions_of(plural: str, filters: Mapping[str, str]) -> list[ColumnElement[bool]]:

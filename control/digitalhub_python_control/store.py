@@ -25,7 +25,7 @@ from digitalhub_python_control.database import (
 )
 from digitalhub_python_control.entities import Entity
 from digitalhub_python_control.names import plain
-from digitalhub_python_control.queries import listing, visible
+from digitalhub_python_control.queries import latest, listing, visible
 from digitalhub_python_control.records import (
     RECORD,
     RunRecord,
@@ -153,6 +153,20 @@ class Store:
             total = connection.execute(select(func.count()).select_from(found)).scalar_one()
             bodies = connection.execute(rows).scalars().all() if total else []
         return [json.loads(body) for body in bodies], total
+
+    def latest(self, project: str, plurals: Iterable[str]) -> dict[str, list[Entity]]:
+        """The latest version of everything of these types in a project, newest first."""
+        found = latest([entities.c.project == project, entities.c.type.in_(list(plurals))])
+        rows = (
+            select(entities.c.type, entities.c.body)
+            .where(entities.c.seq.in_(found))
+            .order_by(entities.c.created.desc(), entities.c.seq.desc())
+        )
+        result: dict[str, list[Entity]] = {plural: [] for plural in plurals}
+        with self.reading() as connection:
+            for row in connection.execute(rows):
+                result[row.type].append(json.loads(row.body))
+        return result
 
     def delete(self, plural: str, project: str, identities: Iterable[str]) -> int:
         """Remove entities and what hangs on them (metrics, files' list); how many there were."""
