@@ -43,6 +43,10 @@ def main(argv: list[str], environ: Mapping[str, str] = os.environ) -> int:
             from digitalhub_runtime_python.serve.command import main as serve
 
             return serve(argv[1:], environ)
+        if command == "processor":
+            from digitalhub_runtime_python.nuclio import standin
+
+            return main(*standin.translate(argv[1:], environ))
         if command == "version":
             from digitalhub_runtime_python._version import __version__
 

@@ -57,6 +57,8 @@ class Settings:
     """`DHPY_WORKSPACE`: each run gets a folder of its own below it. Default: the temporary folder."""
     cache: Path | None = None
     """`DHPY_CACHE`: fetched code sources are kept here between runs. Default: no cache."""
+    code_folder: Path | None = None
+    """`DHPY_CODE_FOLDER`: the code of a source that is a URI lies here already; Core's pods fetch it before they start."""
     report_timeout: float = 120.0
     """`DHPY_REPORT_TIMEOUT`, seconds: how long a report that cannot be delivered is retried."""
     deadline: float | None = None
@@ -111,6 +113,7 @@ class Settings:
             tokens={k: v for k, v in environ.items() if k.startswith("GIT_") and v},
             workspace=path("DHPY_WORKSPACE") or _temporary(),
             cache=path("DHPY_CACHE"),
+            code_folder=path("DHPY_CODE_FOLDER"),
             report_timeout=_seconds(environ, "DHPY_REPORT_TIMEOUT") or 120.0,
             deadline=_seconds(environ, "DHPY_DEADLINE"),
             termination_log=path("DHPY_TERMINATION_LOG") or in_pod,

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Awaitable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable
+from typing import Any, Callable
 
 import nuclio_sdk
 
@@ -21,9 +21,6 @@ from digitalhub_runtime_python.serve import replies
 from digitalhub_runtime_python.serve.handling import Handling, is_async
 from digitalhub_runtime_python.serve.replies import Reply
 from digitalhub_runtime_python.settings import Settings
-
-if TYPE_CHECKING:
-    from digitalhub_runtime_python.hub import Hub
 
 OWN_HANDLER = "digitalhub_runtime_python:run"
 """The handler that stands for the function of the run that the environment names."""
@@ -120,9 +117,10 @@ def _load_own(
 ) -> Function:
     from digitalhub_runtime_python import lifecycle, report
     from digitalhub_runtime_python.serve.binding import make_binder
+    from digitalhub_runtime_python.serve.command import make_hub
 
     settings = Settings.from_env(environ)
-    hub = _open_hub(settings)
+    hub = make_hub(settings)
     run = hub.load_run()
     code = stack.enter_context(lifecycle.workspace(settings)) / "code"
 
@@ -150,16 +148,6 @@ def _load_own(
         redact=lambda error: report.redact(error, secrets),
     )
     return Function(calling, takes_batches=False, wants_loop=is_async(ready.handler))
-
-
-def _open_hub(settings: Settings) -> Hub:
-    if settings.run_file is not None:
-        from digitalhub_runtime_python.hub.offline import OfflineHub
-
-        return OfflineHub(settings.run_file, None)
-    from digitalhub_runtime_python.hub.core import CoreHub
-
-    return CoreHub(settings)
 
 
 def make_context(

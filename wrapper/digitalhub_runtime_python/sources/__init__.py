@@ -94,6 +94,10 @@ def _fetch(source: SourceSpec, dest: Path, settings: Settings) -> Fetched:
     from digitalhub_runtime_python.sources.uri import parse
 
     uri = parse(source.source or "")
+    if settings.code_folder is not None and uri.scheme:
+        named = Path(uri.file_name)
+        main = named if (settings.code_folder / named).is_file() else None
+        return Fetched(settings.code_folder.resolve(), main, None)
     log.info("fetching code from %s", uri.shown)
     return _fetcher(uri)(uri, dest, settings)
 
