@@ -509,3 +509,41 @@ def f(project, run):
     assert seen.relations == [{"type": "produced_by", "dest": seen.key}]
     assert not seen.after, "the run is over"
     assert seen.outputs == ([] if seen.sdk_14 else ["note"])
+
+
+def test_what_fails_before_the_function_is_reached_does_not_leave_the_run_running(
+    script: Script,
+) -> None:
+    seen = script(
+        user_code(
+            """
+            function = new("def f(): return 1")
+            try:
+                function.run(local_execution=True)
+            except Exception as exc:
+                show(said=str(exc))
+            run, = function.list_runs()
+            show(state=run.status.state, message=run.status.message)
+            """
+        ),
+        DHPY_DEADLINE="soon",
+    )
+    assert seen.state == "ERROR"
+    assert "DHPY_DEADLINE" in seen.said and "DHPY_DEADLINE" in seen.message
+
+
+def test_positional_arguments_mean_what_they_mean_in_the_installed_sdk(script: Script) -> None:
+    seen = script(
+        user_code(
+            """
+            from digitalhub_runtime_python.sdk.compat import SDK_14
+            function = new("def f(): return 1")
+            run = function.run("job", True, uuid="given-id", labels=["a"])
+            show(sdk_14=SDK_14, local=run.spec.local_execution, state=run.status.state, id=run.id,
+                 labels=run.metadata.labels)
+            """
+        )
+    )
+    assert seen.local is seen.sdk_14, "local_execution in 0.14, wait in 0.15"
+    assert seen.state == "COMPLETED"
+    assert (seen.id, seen.labels) == ("given-id", ["a"])

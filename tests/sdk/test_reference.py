@@ -42,4 +42,4 @@ def test_the_runs_page_names_every_parameter_and_every_method() -> None:
     }
     own = {n for n in vars(RunPythonRun) if not n.startswith("_")}
     internal = {"run", "local_execution", "start_local", "spec"}
-    assert methods - {"refresh", "status", "logs"} == own - internal
+    assert methods - {"refresh", "status"} == own - internal

@@ -217,6 +217,18 @@ class RunPythonRun(_OwnAttributes, Run):
 
         return service.invoke(self, method, url, kwargs)
 
+    def logs(self) -> list[Any]:
+        """What the run printed: dicts with SDK 0.14, Log objects with 0.15.
+
+        Of a run that failed on a platform that keeps no logs this is empty, so its error is logged first.
+        """
+        from digitalhub_runtime_python.sdk import waiting
+
+        self._refresh_until_ended()
+        if self.status.state == "ERROR" and self.status.error:
+            waiting.show_error(self)
+        return super().logs()  # type: ignore[no-any-return]
+
     def stop(self) -> None:
         """Ask the platform to stop the run; a run that has ended, or runs here, is left as it is."""
         if self.local_execution():

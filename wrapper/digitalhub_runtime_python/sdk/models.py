@@ -16,7 +16,7 @@ Quantity = Union[Annotated[str, Field(pattern=r"^\d+(\.\d+)?([a-zA-Z]+)?$")], in
 
 
 class Shape(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_enum_values=True)
+    model_config = ConfigDict(extra="forbid", use_enum_values=True, defer_build=True)
 
 
 class VolumeType(Enum):
@@ -76,7 +76,7 @@ class Affinity(Shape):
 class Source(BaseModel):
     """`spec.source` of a function; what a newer platform adds to it is kept."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", defer_build=True)
 
     source: Optional[str] = None
     handler: Optional[str] = None

@@ -15,7 +15,7 @@ from digitalhub.runtimes._base import Runtime
 from digitalhub.runtimes.builder import RuntimeBuilder
 
 from digitalhub_runtime_python import lifecycle, report
-from digitalhub_runtime_python.errors import PlatformFault
+from digitalhub_runtime_python.errors import PlatformFault, UsageFault
 from digitalhub_runtime_python.sdk import compat, kinds, requirements
 from digitalhub_runtime_python.sdk.current import current_run
 from digitalhub_runtime_python.sdk.hub import SdkHub
@@ -65,18 +65,25 @@ def merge_spec(
 
 
 def execute(run: Any) -> lifecycle.Outcome:
-    """Walk a run of the SDK in this thread; the outcome has its status and what it raised."""
+    """Walk a run of the SDK in this thread; the outcome has its status and what was raised. Never raises."""
+    try:
+        outcome = _walk(run)
+    except BaseException as exc:  # noqa: BLE001 - before the walk began; a run must not stay RUNNING for it
+        outcome = lifecycle.Outcome({"error": report.describe(exc)}, exc)
+    error = outcome.status.get("error")
+    if error:
+        outcome.status["message"] = report.summary(error)
+    return outcome
+
+
+def _walk(run: Any) -> lifecycle.Outcome:
     spec = RunSpec.from_entity(run.to_dict())
-    hub = SdkHub(run)
     _warn_of_differences(spec)
     with current_run(run), _environment({**spec.envs, **_secrets(spec)}):
         settings = Settings.from_env({**os.environ, **_platform_environment(spec)})
         # A module name of its own: runs of one process must not share a module.
-        outcome = lifecycle.run_job(hub, settings, module_name=f"function_{spec.id}")
+        outcome = lifecycle.run_job(SdkHub(run), settings, module_name=f"function_{spec.id}")
     _add_logged(run, outcome)
-    error = outcome.status.get("error")
-    if error:
-        outcome.status["message"] = report.summary(error)
     return outcome
 
 
@@ -97,7 +104,10 @@ def deliver(run: Any, outcome: lifecycle.Outcome) -> None:
         PlatformFault: it could not be delivered. Where the run itself failed it is only logged, for
             the user's own exception is about to be raised.
     """
-    settings = Settings.from_env(os.environ)
+    try:
+        settings = Settings.from_env(os.environ)
+    except UsageFault:  # the run has failed for it, and that is what is to be delivered
+        settings = Settings()
     give_up, pause = time.monotonic() + settings.report_timeout, 0.5
     while True:
         try:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from digitalhub.factory.entity import entity_factory
 from digitalhub.utils.exceptions import BackendError, EntityNotExistsError
 
+from digitalhub_runtime_python import report
 from digitalhub_runtime_python.sdk import compat
 from digitalhub_runtime_python.sdk.service import service_url
 from digitalhub_runtime_python.states import ENDED
@@ -86,11 +87,13 @@ def refresh(run: Any) -> None:
 
 
 def show_error(run: Any) -> None:
-    """Log why a run failed: the user's own traceback, where there is one."""
+    """Log why a run failed: the user's own error, where it was reported, before the platform's words."""
     error = run.status.error if isinstance(run.status.error, dict) else {}
-    detail = error.get("traceback") or error.get("message") or ""
-    message = run.status.message or error.get("message") or "no reason is known; see run.logs()"
-    logger.error("run %s failed: %s%s", run.id, message, f"\n{detail}" if detail else "")
+    platforms = run.status.message or "no reason is known; see run.logs()"
+    message = report.summary(error) if error else platforms
+    logger.error(
+        "run %s failed: %s", run.id, "\n".join([message, error.get("traceback") or ""]).strip()
+    )
 
 
 def _serves(run: Any) -> bool:
