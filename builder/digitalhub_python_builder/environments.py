@@ -186,6 +186,10 @@ def prune(cache: Path, days: float, keep: Collection[Path] = ()) -> list[Path]:
         keep: interpreters (`…/bin/python`) and runtime folders in use, however old they are.
     """
     kept = {path.parent.parent if path.name == "python" else path for path in keep}
+    for folder in kept:
+        # For others who share the cache: they do not know what is in use here.
+        with contextlib.suppress(OSError):
+            os.utime(_witness(folder))
     limit = time.time() - days * 86400
     removed = []
     for folder in [*cache.glob("environments/python*"), *cache.glob("runtime-*")]:
@@ -330,10 +334,14 @@ def _is_complete(folder: Path) -> bool:
     return (folder / "bin" / "python").exists()
 
 
+def _witness(folder: Path) -> Path:
+    """What has the time of the last use."""
+    return folder / _MARKER if (folder / _MARKER).exists() else folder
+
+
 def _last_used(folder: Path) -> float:
-    marker = folder / _MARKER
     try:
-        return (marker if marker.exists() else folder).stat().st_mtime
+        return _witness(folder).stat().st_mtime
     except FileNotFoundError:
         return time.time()
 

@@ -233,7 +233,9 @@ class Reconciler:
         if fresh is None:
             return True
         if end.status == 0:
-            return self._move(run, "COMPLETED")
+            # What an earlier attempt died of does not matter any more.
+            forgotten = {"message": None} if run.attempt else {}
+            return self._move(run, "COMPLETED", status=forgotten)
         error = fresh.entity["status"].get("error")
         message = (summary(error) if isinstance(error, Mapping) else "") or end.message
         with blamed(run):

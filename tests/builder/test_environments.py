@@ -258,6 +258,8 @@ def test_what_was_not_used_for_long_is_removed_and_what_is_in_use_stays(tmp_path
     assert not old.exists() and used.exists() and fresh.exists() and runtime.exists()
     os.utime(runtime, (1, 1))
     assert prune(tmp_path, 30, [used / "bin" / "python"]) == [runtime]
+    # Whoever shares the cache sees from its time that it is in use.
+    assert prune(tmp_path, 30) == []
     assert python.exists()
 
 

@@ -149,6 +149,13 @@ def test_a_requirement_that_does_not_exist_fails_the_run_with_uvs_reason(user):
     assert "dhpy: error: The requirements cannot be installed" in log
 
 
+def test_a_requirement_that_is_no_requirement_fails_the_run_and_is_named(user):
+    for bad in (["--index-url=http://127.0.0.1:9"], ["numpy\n--pre"]):
+        status = user.ended(user.run(user.task("def f(): ...", requirements=bad)))
+        assert status["state"] == "ERROR"
+        assert status["message"].startswith(f"{bad[0]!r} is not a requirement")
+
+
 def test_a_python_that_this_machine_lacks_fails_the_run_with_those_that_it_has(user):
     absent = [name for name, v in PYTHON_VERSIONS.items() if v not in list_interpreters(os.environ)]
     if not absent:

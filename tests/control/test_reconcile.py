@@ -212,6 +212,7 @@ def test_a_failing_job_is_tried_again_up_to_its_limit(reconciler, store, setting
     bad = new_run(store, settings, "exit 7", backoff_limit=1)
     run = wait_ended(store, good)
     assert (run.state, run.attempt) == ("COMPLETED", 1)
+    assert "message" not in run.entity["status"]
     run = wait_ended(store, bad)
     assert (run.state, run.attempt) == ("ERROR", 1)
     assert run.entity["status"]["message"] == "exit status 7"

@@ -78,7 +78,8 @@ class ProcessEngine:
         spec = RunSpec.from_entity(run.entity)
         python = ensure_environment(
             interpreter_version(spec.python_version),
-            spec.requirements,
+            # As they were sent: a string in place of a list must be refused, not taken apart.
+            run.entity["spec"].get("requirements") or (),
             self._cache,
             lambda line: self.log(run, line),
         )
