@@ -15,7 +15,7 @@ from typing import Any
 from digitalhub_python_control import times
 from digitalhub_python_control.names import check_name, check_project_name, check_same, plain
 from digitalhub_runtime_python.errors import UsageFault
-from digitalhub_runtime_python.spec import interpreter_version
+from digitalhub_runtime_python.spec import FunctionSpec, interpreter_version
 from digitalhub_runtime_python.states import SDK_STATES
 
 Entity = dict[str, Any]
@@ -138,8 +138,8 @@ def new_entity(plural: str, project: str, sent: Mapping[str, Any], user: str, no
         name = check_name(sent.get("name"), "name") if entity_type.versioned else identity
     metadata = _mapping(sent, "metadata")
     spec, status = _mapping(sent, "spec"), _mapping(sent, "status")
-    if plural == "functions" and spec.get("python_version") is not None:
-        interpreter_version(spec["python_version"])
+    if plural == "functions":
+        _check_function(spec)
     created = times.parse(metadata.get("created") or times.text(now), "metadata.created")
     metadata.update(
         project=project,
@@ -261,6 +261,13 @@ def _mapping(sent: Mapping[str, Any], field: str) -> dict[str, Any]:
             )
         del result["relationships"]
     return result
+
+
+def _check_function(spec: dict[str, Any]) -> None:
+    """Refuse what no run of this function could read."""
+    FunctionSpec.from_entity({"spec": spec})
+    if spec.get("python_version") is not None:
+        interpreter_version(spec["python_version"])
 
 
 def _only(entity_type: EntityType) -> str | None:

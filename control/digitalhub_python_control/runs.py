@@ -12,7 +12,7 @@ from digitalhub_python_control.records import moved
 from digitalhub_python_control.resources import add, check_project, find, missing
 from digitalhub_python_control.web import Call, Json, Refusal
 from digitalhub_runtime_python.errors import UsageFault
-from digitalhub_runtime_python.spec import interpreter_version
+from digitalhub_runtime_python.spec import RunSpec, interpreter_version
 from digitalhub_runtime_python.states import ENDED, may_move
 
 _SERVERS = ("state", "transitions", "service", "k8s", "pods", "events")
@@ -84,19 +84,13 @@ def check_runnable(run: Entity) -> None:
     """Refuse a run that could only fail.
 
     Raises:
-        UsageFault: its interpreter is not known, or nothing says what to call.
+        UsageFault: its interpreter is not known, nothing says what to call, or a part of it has
+            the wrong shape.
     """
     spec = run["spec"]
     interpreter_version(spec.get("python_version") or "")
-    for name in ("inputs", "parameters", "init_parameters"):
-        if not isinstance(spec[name], dict):
-            raise UsageFault(
-                "usage/shape", f"spec.{name} must be an object.", "Send a JSON object."
-            )
-    source = spec.get("source")
-    if run["kind"] != "python+build:run" and not (
-        isinstance(source, dict) and source.get("handler")
-    ):
+    read = RunSpec.from_entity(run)
+    if read.action != "build" and not read.source.handler:
         raise UsageFault(
             "usage/handler",
             f"The function {spec['function']} names no handler.",

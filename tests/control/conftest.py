@@ -51,3 +51,11 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     engine = create_engine(url)
     metadata.drop_all(engine)
     engine.dispose()
+
+
+@pytest.fixture
+def each_plane(database_url: str, tmp_path: Path) -> Iterator[Plane]:
+    """The API on each kind of database, with one project, `proj`."""
+    with serving(settings_in(tmp_path / "home", database_url=database_url)) as plane:
+        plane.project()
+        yield plane

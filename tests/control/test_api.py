@@ -138,6 +138,23 @@ def test_an_unknown_python_version_is_refused_with_those_available(plane: Plane)
     assert "'PYTHON2_7'" in message and all(known in message for known in PYTHON_VERSIONS)
 
 
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"requirements": "pandas"}, "requirements"),
+        ({"requirements": [1]}, "requirements"),
+        ({"source": "code.py"}, "source"),
+        ({"source": {"handler": 1}}, "source.handler"),
+        ({"image": ["x"]}, "image"),
+        ({"python_version": 3.11}, "python_version"),
+    ],
+)
+def test_a_function_that_no_run_could_read_is_refused(plane: Plane, spec: dict, says: str) -> None:
+    body = {"name": "f", "kind": "python", "spec": {**FUNCTION, **spec}}
+    assert says in plane.refused("POST", "/-/proj/functions", 400, json=body)
+    assert plane.ask("GET", "/-/proj/functions")["totalElements"] == 0
+
+
 def test_a_state_that_the_sdks_could_not_read_is_refused(plane: Plane) -> None:
     body = {**ARTIFACT, "name": "a", "status": {"state": "running"}}
     assert "'running'" in plane.refused("POST", "/-/proj/artifacts", 400, json=body)
@@ -180,7 +197,8 @@ def test_nan_and_infinity_go_in_and_come_out(plane: Plane) -> None:
     assert math.isnan(back[0]) and back[1:] == [math.inf, -math.inf, math.inf]
 
 
-def test_text_of_any_kind_goes_in_and_comes_out(plane: Plane) -> None:
+def test_text_of_any_kind_goes_in_and_comes_out(each_plane: Plane) -> None:
+    plane = each_plane
     odd = {"a\0b": "\0", "half": "\ud800", "漢字": "🎉", "sql": "'; DROP TABLE entities; --"}
     body = {"name": "a", "kind": "artifact", "spec": odd}
     body["metadata"] = {"description": "\0\ud800", "labels": ["\0", "\udfff", 7, None]}
@@ -228,7 +246,8 @@ def test_a_put_of_another_entity_is_refused(plane: Plane, field: str) -> None:
     assert plane.ask("GET", path) == made
 
 
-def test_a_list_has_the_latest_versions_and_with_versions_all_every_one(plane: Plane) -> None:
+def test_a_list_has_the_latest_versions_and_with_versions_all_every_one(each_plane: Plane) -> None:
+    plane = each_plane
     ids = [plane.create("artifacts", name=name, **ARTIFACT)["id"] for name in "abab"]
     latest = plane.ask("GET", "/-/proj/artifacts")["content"]
     assert [one["id"] for one in latest] == [ids[3], ids[2]], (
@@ -258,7 +277,8 @@ def test_an_old_version_that_fits_a_filter_is_not_the_answer(plane: Plane) -> No
     assert every["content"] == [old]
 
 
-def test_lists_are_filtered_and_unknown_values_give_an_empty_page(plane: Plane) -> None:
+def test_lists_are_filtered_and_unknown_values_give_an_empty_page(each_plane: Plane) -> None:
+    plane = each_plane
     function = plane.function("alpha")
     task = plane.task(function)
     run = plane.run(task)
@@ -293,7 +313,8 @@ def test_lists_are_filtered_and_unknown_values_give_an_empty_page(plane: Plane) 
     assert "created" in plane.refused("GET", "/-/proj/runs", 400, params={"created": "yesterday"})
 
 
-def test_a_long_list_comes_in_pages_without_gaps(plane: Plane) -> None:
+def test_a_long_list_comes_in_pages_without_gaps(each_plane: Plane) -> None:
+    plane = each_plane
     for number in range(57):
         plane.create("artifacts", name=f"a{number}", **ARTIFACT)
     names, page = [], 0
@@ -322,7 +343,8 @@ def test_all_versions_of_a_name_are_deleted_at_once(plane: Plane) -> None:
     assert "name" in plane.refused("DELETE", "/-/proj/artifacts", 400)
 
 
-def test_a_function_goes_with_its_tasks_and_runs_and_no_others(plane: Plane) -> None:
+def test_a_function_goes_with_its_tasks_and_runs_and_no_others(each_plane: Plane) -> None:
+    plane = each_plane
     gone, kept = plane.function("gone"), plane.function("kept")
     for function in (gone, kept):
         task = plane.task(function)
@@ -343,7 +365,8 @@ def test_without_cascade_only_the_function_goes(plane: Plane) -> None:
     assert plane.ask("GET", "/-/proj/runs")["totalElements"] == 1
 
 
-def test_projects_are_listed_with_what_is_in_them(plane: Plane) -> None:
+def test_projects_are_listed_with_what_is_in_them(each_plane: Plane) -> None:
+    plane = each_plane
     plane.create("artifacts", name="a", **ARTIFACT)
     latest = plane.create("artifacts", name="a", **ARTIFACT)
     whole = plane.create("models", name="m", kind="model", metadata={"embedded": True})
@@ -363,7 +386,8 @@ def test_a_put_of_a_project_keeps_what_is_in_it(plane: Plane) -> None:
     assert changed["spec"]["config"] == {"a": 1} and len(changed["spec"]["artifacts"]) == 1
 
 
-def test_a_deleted_project_leaves_nothing_to_one_of_the_same_name(plane: Plane) -> None:
+def test_a_deleted_project_leaves_nothing_to_one_of_the_same_name(each_plane: Plane) -> None:
+    plane = each_plane
     plane.run(plane.task(plane.function()))
     plane.ask("PUT", "/-/proj/secrets/data", json={"token": "x"})
     plane.ask("DELETE", "/projects/proj", params={"cascade": "true"})
@@ -374,7 +398,8 @@ def test_a_deleted_project_leaves_nothing_to_one_of_the_same_name(plane: Plane) 
     assert plane.ask("GET", "/-/proj/secrets/data", params={"keys": "token"}) == {}
 
 
-def test_metrics_are_numbers_by_name(plane: Plane) -> None:
+def test_metrics_are_numbers_by_name(each_plane: Plane) -> None:
+    plane = each_plane
     model = plane.create("models", name="m", kind="model")
     path = f"/-/proj/models/{model['id']}/metrics"
     assert plane.ask("GET", path) == {}
@@ -437,7 +462,10 @@ def test_an_address_that_is_none_is_answered_in_json(plane: Plane) -> None:
     assert "DELETE" in plane.refused("DELETE", "/projects", 405)
 
 
-def test_search_finds_by_type_name_kind_time_description_labels_and_words(plane: Plane) -> None:
+def test_search_finds_by_type_name_kind_time_description_labels_and_words(
+    each_plane: Plane,
+) -> None:
+    plane = each_plane
     metadata = {"description": "Penguins of Palmer", "labels": ["red", "big one"]}
     made = plane.create("artifacts", name="birds", metadata=metadata, **ARTIFACT)
     plane.create("models", name="birds.model", kind="model", metadata={"labels": ["red"]})
@@ -488,8 +516,9 @@ anything = st.recursive(
     plural=st.sampled_from(["artifacts", "functions", "tasks", "runs", "secrets", "triggers"]),
 )
 def test_whatever_is_sent_is_stored_or_refused_never_an_error_of_ours(
-    plane: Plane, body: dict, plural: str
+    each_plane: Plane, body: dict, plural: str
 ) -> None:
+    plane = each_plane
     answer = plane.http.post(f"/api/v1/-/proj/{plural}", content=json.dumps(body))
     assert answer.status_code in (200, 400), answer.text
     if answer.status_code == 200:

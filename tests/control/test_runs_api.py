@@ -77,6 +77,9 @@ def test_a_local_run_is_stored_and_not_run(plane: Plane) -> None:
         ({"function": "python://proj/f:none"}, "function"),
         ({"parameters": [1]}, "parameters"),
         ({"inputs": "x"}, "inputs"),
+        ({"envs": {"A": "1"}}, "envs"),
+        ({"envs": [{"name": "A=B", "value": "1"}]}, "envs"),
+        ({"secrets": "token"}, "secrets"),
     ],
 )
 def test_a_run_that_could_only_fail_is_refused_and_not_stored(
