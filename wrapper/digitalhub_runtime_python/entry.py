@@ -101,15 +101,25 @@ def _hub(settings: Settings) -> Hub:
 
 def _raise_on_sigterm() -> None:
     """The first SIGTERM ends the handler as an exception does, so its `finally` runs; a second one kills."""
-    owner = os.getpid()
 
     def end(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if os.getpid() != owner:
-            os.kill(os.getpid(), number)  # a process that the function has forked dies as any does
         raise Terminated(number)
 
+    def hold() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+    def release() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+
+    def release_in_child() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        release()
+
     signal.signal(signal.SIGTERM, end)
+    # A process that the function forks dies of SIGTERM as any does. Held meanwhile: Python forgets a
+    # signal that comes right after the fork, and Pool.terminate() would wait for ever.
+    os.register_at_fork(before=hold, after_in_parent=release, after_in_child=release_in_child)
 
 
 def _watch(hub: Hub, settings: Settings) -> threading.Timer | None:
