@@ -282,6 +282,18 @@ def test_a_uri_stays_what_it_is(uri: str) -> None:
     assert source.read_code({"code_src": uri, "handler": "main:f"}).source["source"] == uri
 
 
+def test_a_password_in_a_uri_is_warned_of_and_not_shown(script: Script) -> None:
+    seen = script(
+        """
+        from digitalhub_runtime_python.sdk import source
+        code = source.read_code({"code_src": "git+https://me:hunter2@host/org/repo", "handler": "main:f"})
+        show(source=code.source["source"])
+        """
+    )
+    assert seen.source == "git+https://me:hunter2@host/org/repo"
+    assert "holds a password" in seen.stderr and "hunter2" not in seen.stderr
+
+
 def test_a_near_file_is_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("main.py").write_text("def f(): pass")

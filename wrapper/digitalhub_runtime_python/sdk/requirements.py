@@ -41,15 +41,17 @@ def read_requirements(requirements: Any) -> list[str] | None:
 
 def unmet(requirements: Iterable[str]) -> list[str]:
     """Those that this environment does not meet, each with what is installed instead."""
+    lines = list(requirements)
+    packaging = _packaging() if lines else None
+    if packaging is None:
+        return []
     import importlib.metadata
 
-    from packaging.requirements import Requirement
-
     problems = []
-    for line in requirements:
+    for line in lines:
         if _URL.fullmatch(line):
             continue
-        wanted = Requirement(line)
+        wanted = packaging.Requirement(line)
         if wanted.marker is not None and not wanted.marker.evaluate():
             continue
         try:
@@ -62,6 +64,14 @@ def unmet(requirements: Iterable[str]) -> list[str]:
     return problems
 
 
+def _packaging() -> Any:
+    """packaging.requirements; None in a run's environment, which has the SDK and not this."""
+    try:
+        return importlib.import_module("packaging.requirements")
+    except ModuleNotFoundError:
+        return None
+
+
 def _checked(line: Any) -> str:
     if not isinstance(line, str):
         raise _fault(
@@ -70,12 +80,12 @@ def _checked(line: Any) -> str:
     text = line.strip()
     if _URL.fullmatch(text):
         return text
-    # Here: a run's environment has the SDK, and so this module, but nothing to read requirements with.
-    from packaging.requirements import InvalidRequirement, Requirement
-
+    packaging = _packaging()
+    if packaging is None:
+        return text
     try:
-        Requirement(text)
-    except InvalidRequirement as exc:
+        packaging.Requirement(text)
+    except packaging.InvalidRequirement as exc:
         raise EnvironmentFault(
             "environment/requirement",
             f"The requirement {line!r} is not well formed: {str(exc).splitlines()[0]}.",

@@ -24,6 +24,8 @@ from digitalhub_runtime_python.sdk.checks import check_handler
 from digitalhub_runtime_python.sdk.handlers import check_handler_exists
 from digitalhub_runtime_python.sources import SCHEMES, local, tree, uri
 
+logger = compat.get_logger(__name__)
+
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -70,6 +72,12 @@ def read_code(parameters: Mapping[str, Any], python_version: str = "") -> Code:
             "source/scheme",
             f"The code source {parsed.shown!r} has the scheme {parsed.scheme!r}, which is not known.",
             f"Known: {', '.join(f'{s}://' for s in SCHEMES if s)} and paths.",
+        )
+    if parsed.password:
+        logger.warning(
+            "the code source %s holds a password that everyone who may read the function can see; "
+            "make it a secret of the project: GIT_TOKEN",
+            parsed.shown,
         )
     if parsed.scheme not in ("", "file"):
         return Code({**source, "source": code_src})
