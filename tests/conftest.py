@@ -31,7 +31,9 @@ class ControlPlane:
         payload = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"}
         with urllib3.PoolManager() as http:
-            response = http.request(method, f"{self.url}/api/v1{path}", body=payload, headers=headers)
+            response = http.request(
+                method, f"{self.url}/api/v1{path}", body=payload, headers=headers
+            )
         assert response.status < 300, (method, path, response.status, response.data)
         return json.loads(response.data) if response.data else None
 

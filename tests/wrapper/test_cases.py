@@ -41,7 +41,9 @@ def test_a_case_gives_what_it_says_in_this_process(
     before = list(sys.path), set(sys.modules)
     outcome = walk(tmp_path, inputs=inputs, **case.run_spec(code), handler=case.spec["handler"])
     assert sys.path == before[0]
-    left = [n for n in set(sys.modules) - before[1] if n in ("main", "helper", "pkg", "src", "tools")]
+    left = [
+        n for n in set(sys.modules) - before[1] if n in ("main", "helper", "pkg", "src", "tools")
+    ]
     assert not left, "modules of the run are still there"
     stored = {name: Path(path) for name, path in outcome.status.get("outputs", {}).items()}
     log = caplog.text + str(outcome.status.get("error", {}).get("traceback"))
@@ -88,7 +90,8 @@ def test_a_case_gives_what_it_says_on_the_control_plane(
     status = control_plane.ask("GET", f"/-/{project}/runs/{run['id']}")["status"]
     assert status["state"] == run["status"]["state"], "the state belongs to whoever watches"
     entities = {
-        name: _entity(control_plane, project, key) for name, key in status.get("outputs", {}).items()
+        name: _entity(control_plane, project, key)
+        for name, key in status.get("outputs", {}).items()
     }
     settings = Settings.from_env(environ)
     stored = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from digitalhub_runtime_python.errors import Fault
+from digitalhub_runtime_python.errors import Fault, Terminated
 
 OWN_CODE = f"{Path(__file__).parent}/"
 INTERPRETER = (
@@ -89,7 +89,7 @@ def redact(error: dict[str, Any], secrets: Iterable[str]) -> dict[str, Any]:
 
 def _type_name(exc: BaseException) -> str:
     cls = type(exc)
-    plain = cls.__module__ in ("builtins", "__main__") or isinstance(exc, Fault)
+    plain = cls.__module__ in ("builtins", "__main__") or isinstance(exc, (Fault, Terminated))
     return cls.__qualname__ if plain else f"{cls.__module__}.{cls.__qualname__}"
 
 
