@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-LINGER = 1.0
+LINGER = 0.5
 """Seconds without an event after which a worker that is told to end does so: the processor goes on
 taking requests until it is gone itself, and each of them wants an answer."""
 LINGER_LIMIT = 7.0
