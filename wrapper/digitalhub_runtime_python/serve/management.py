@@ -137,8 +137,8 @@ def _problem(status: int, detail: str) -> Answer:
     return status, problems.CONTENT_TYPE.decode(), problems.problem(status, detail)
 
 
-def main(app: Management, listener: socket.socket) -> int:
-    """Serve the management port until SIGTERM; the exit status."""
+def main(app: Management, listener: socket.socket, lifeline: socket.socket) -> int:
+    """Serve the management port until SIGTERM, or until `lifeline` ends with its supervisor; the exit status."""
     os.setpgid(0, 0)  # Ctrl-C is the supervisor's to handle
     # uvicorn raises the signal that ended it once more when it is done.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -157,5 +157,14 @@ def main(app: Management, listener: socket.socket) -> int:
         timeout_graceful_shutdown=1,
     )
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    asyncio.run(uvicorn.Server(config).serve([listener]))
+    asyncio.run(_serve(uvicorn.Server(config), listener, lifeline))
     return 0
+
+
+async def _serve(server: uvicorn.Server, listener: socket.socket, lifeline: socket.socket) -> None:
+    def end() -> None:
+        asyncio.get_running_loop().remove_reader(lifeline)
+        server.should_exit = True
+
+    asyncio.get_running_loop().add_reader(lifeline, end)
+    await server.serve([listener])

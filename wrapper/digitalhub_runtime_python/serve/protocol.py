@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING, Any, Callable
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -55,6 +57,8 @@ class Connection(HttpToolsProtocol):
         self.received = 0  # bytes
         self.complete = 0  # how many of them the last whole head or body ended with, at least
         self.hung_up = False
+        self._data = b""  # what is being parsed
+        self._again = b""  # a head to parse once more, without its wish to upgrade
         self._write_since: float | None = None
         self._wait: tuple[str, object] = ("", None)  # what is waited for, and how far it has come
         self._wait_since = 0.0
@@ -71,6 +75,7 @@ class Connection(HttpToolsProtocol):
         if self.hung_up:
             return
         self.received += len(data)
+        self._data = data
         HttpToolsProtocol.data_received(self, data)
         if self.received - self.complete > self.front.settings.header_limit and self._in_head():
             self._refuse_head()
@@ -93,6 +98,12 @@ class Connection(HttpToolsProtocol):
             if size > self.front.settings.header_limit:
                 self._refuse_head()
                 return
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            self._again = self._head_without_upgrade()
+            return
+        if self.parser.get_http_version() not in ("1.1", "1.0"):
+            self.refuse(400, "The request is not HTTP/1.1.")
+            return
         self.complete = self.received
         self.scope["dhpy"] = self  # type: ignore[typeddict-unknown-key]
         HttpToolsProtocol.on_headers_complete(self)
@@ -104,9 +115,35 @@ class Connection(HttpToolsProtocol):
             HttpToolsProtocol.on_body(self, body)
 
     def on_message_complete(self) -> None:
-        if not self.hung_up:
+        if not self.hung_up and not self._again:
             self.complete = self.received
             HttpToolsProtocol.on_message_complete(self)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """uvicorn calls this when the parser has stopped at an upgrade, and drops the request's body.
+
+        Java's client, for one, offers to upgrade with every request; whoever does not accept that
+        answers it as it is. So the parser gets the head again, without the offer.
+        """
+        error = sys.exc_info()[1]
+        head, self._again = self._again, b""
+        if not head or self.hung_up or not isinstance(error, httptools.HttpParserUpgrade):
+            return
+        self.parser = httptools.HttpRequestParser(self)
+        try:
+            self.parser.feed_data(head + self._data[error.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("")
+
+    def _head_without_upgrade(self) -> bytes:
+        lines = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
+        for name, value in self.headers:
+            if name == b"connection":
+                close = b"close" in value.lower()
+                value = b"close" if close else b"keep-alive"
+            if name not in (b"upgrade", b"http2-settings"):
+                lines.append(name + b": " + value)
+        return b"\r\n".join([*lines, b"", b""])
 
     # --- what the app and the front do with a connection ---
 

@@ -85,6 +85,7 @@ class Supervisor:
         self._workers = [Worker(i, slot) for i, slot in enumerate(self._board.slots)]
         self._retired: dict[int, float] = {}  # pid of an old worker -> when it is killed
         self._management = 0
+        self._lifeline: socket.socket | None = None
         self._announced = False
         self._signals: list[int] = []
         self._end_by: float | None = None
@@ -93,8 +94,8 @@ class Supervisor:
     def run(self) -> int:
         """Serve; the exit status."""
         self._wakeup, signalled = socket.socketpair()
-        for end in (self._wakeup, signalled):
-            end.setblocking(False)
+        self._wakeup.setblocking(False)
+        signalled.setblocking(False)
         before = signal.set_wakeup_fd(signalled.fileno(), warn_on_full_buffer=False)
         handlers = {
             number: signal.signal(number, self._on_signal)
@@ -115,8 +116,9 @@ class Supervisor:
             signal.set_wakeup_fd(before)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-            self._wakeup.close()
-            signalled.close()
+            for end in (self._wakeup, signalled, self._lifeline):
+                if end is not None:
+                    end.close()
             gc.unfreeze()
         return self._status
 
@@ -126,7 +128,13 @@ class Supervisor:
         host, port = self._listener.getsockname()[:2]
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
         app = management.Management(self._board, self._service.folder, (host, port))
-        self._management = self._fork(lambda: management.main(app, self._manager), self._listener)
+        if self._lifeline is not None:
+            self._lifeline.close()
+        self._lifeline, theirs = socket.socketpair()
+        self._management = self._fork(
+            lambda: management.main(app, self._manager, theirs), self._listener
+        )
+        theirs.close()
 
     def _start_due(self) -> None:
         now = time.monotonic()
@@ -161,9 +169,10 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             worker.set_signals(lambda: os._exit(128 + signal.SIGTERM))
-            for other in self._workers:
-                if other.control is not None:
-                    other.control.close()  # its end must close when the supervisor dies
+            # Their other ends must see an end when the supervisor dies.
+            for end in (self._lifeline, *(w.control for w in self._workers)):
+                if end is not None:
+                    end.close()
             for unused in (self._wakeup, *not_needed):
                 unused.close()
             status = main()
