@@ -256,6 +256,8 @@ class Supervisor:
         _kill_group(pid)  # what the user's code had started
         place.slot.values[board.STATE] = board.STARTING
         if self._end_by is not None:
+            if status and place.ready and not self._status:
+                self._status = 128 + signal.SIGTERM  # requests were cut off
             return
         if not self._announced and not place.ready and self._watch is None:
             # It will not come up the next time either; whoever started the service should know.
