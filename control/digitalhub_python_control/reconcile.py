@@ -25,6 +25,7 @@ from digitalhub_python_control.launch import (
     check_action,
     run_environment,
 )
+from digitalhub_python_control.services import is_service, restart_handle, service_status
 from digitalhub_python_control.settings import ControlSettings
 from digitalhub_python_control.store import RunRecord, Store
 from digitalhub_runtime_python.errors import UsageFault
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 BUSY = 0.02
 """Seconds between two looks while something runs: the end of a run is noticed within that."""
+WATCHING = 0.1
+"""The same while only services run, which may go on for weeks."""
 IDLE = 2.0
 """Seconds between two looks at the store while nothing wakes us."""
 LONGEST_PAUSE = 30.0
@@ -131,19 +134,25 @@ class Reconciler:
         now = time.monotonic()
         if now - self._read_at >= IDLE:
             self._runs, self._read_at = self._store.unsettled_runs(), now
-        elif not self._timed and all(self._look(run).phase == "alive" for run in self._alive):
+        elif not self._timed and all(self._look(run) == Progress("alive") for run in self._alive):
             # Nothing has changed: neither in the store, or we had been woken, nor among the processes.
-            return BUSY if self._alive else IDLE
+            return self._pause()
         self._tidy(now)
         looks = [(run, self._look(run)) for run in self._runs]
         self._alive = [run for run, look in looks if look.phase == "alive"]
         self._timed = any(_TIMERS & (run.handle or {}).keys() for run in self._runs)
-        self._working = Counter(self._name(run) for run in self._alive)
+        jobs = (run for run in self._alive if not is_service(run.entity))
+        self._working = Counter(self._name(run) for run in jobs)
         acted = [self._act(run, look) for run, look in looks]
         if any(acted):
             self._read_at = float("-inf")
             return 0.0
-        return BUSY if self._alive or self._timed else IDLE
+        return self._pause()
+
+    def _pause(self) -> float:
+        if self._timed or any(not is_service(run.entity) for run in self._alive):
+            return BUSY
+        return WATCHING if self._alive else IDLE
 
     def _act(self, run: RunRecord, look: Progress) -> bool:
         """`_step`, with what goes wrong in it blamed on the run."""
@@ -178,6 +187,9 @@ class Reconciler:
             return self._end(run, look)
         if look.exit is not None:
             return self._finish(run, look.exit)
+        if look.service is not None:
+            service = service_status(look.service, run.entity["spec"])
+            return self._move(run, "RUNNING", status={"service": service, "message": None})
         if look.phase == "alive":
             # Started by a control plane that was killed before it could write that down.
             return run.state != "RUNNING" and self._move(run, "RUNNING", engine=self._name(run))
@@ -201,13 +213,20 @@ class Reconciler:
                 return False
             self._prepared[key] = self._in_thread(engine, run)
             return True
-        if not future.done() or self._working[name] >= engine.max_jobs:
+        service = is_service(run.entity)
+        if not future.done() or (self._working[name] >= engine.max_jobs and not service):
             return False
         self._forget(run)
         with blamed(run):
             env = run_environment(run, spec, self._store, self._settings)
             handle = engine.start(run, env, future.result())
-        self._working[name] += 1
+        self._working[name] += not service
+        if service:
+            handle = {
+                **handle,
+                "began": time.time(),
+                "crashes": (run.handle or {}).get("crashes", 0),
+            }
         if not self._move(run, "RUNNING", handle=handle, engine=name):
             # It ended in the store while it was being started.
             engine.stop(run, force=True)
@@ -232,12 +251,13 @@ class Reconciler:
         fresh = self._store.get_run_record(run.project, run.id)
         if fresh is None:
             return True
+        if is_service(run.entity):
+            return self._restart(run, fresh, end)
         if end.status == 0:
             # What an earlier attempt died of does not matter any more.
             forgotten = {"message": None} if run.attempt else {}
             return self._move(run, "COMPLETED", status=forgotten)
-        error = fresh.entity["status"].get("error")
-        message = (summary(error) if isinstance(error, Mapping) else "") or end.message
+        message = _why(fresh, end)
         with blamed(run):
             retries = backoff_limit(run.entity["spec"])
         if run.attempt >= retries:
@@ -255,6 +275,24 @@ class Reconciler:
             handle={"not_before": time.time() + pause},
         )
 
+    def _restart(self, run: RunRecord, fresh: RunRecord, end: Exit) -> bool:
+        """Start a service again that ended by itself, after a pause; or give it up."""
+        handle = restart_handle(run.handle or {}, "service" in fresh.entity["status"])
+        message = _why(fresh, end) or "the service ended by itself"
+        if handle is None:
+            return self._move(run, "ERROR", message=message, status={"service": None})
+        pause = handle["not_before"] - time.time()
+        with blamed(run):
+            self._engine(run).log(run, f"{message}; it is started again in {pause:.1f} s")
+        return self._move(
+            run,
+            "RUNNING",
+            message=f"restarted: {message}",
+            status={"error": None, "service": None},
+            attempt=run.attempt + 1,
+            handle=handle,
+        )
+
     # To STOP and DELETE
 
     def _end(self, run: RunRecord, look: Progress) -> bool:
@@ -270,7 +308,7 @@ class Reconciler:
         by_itself = look.exit is not None and "stopping" not in handle
         if by_itself and look.exit == Exit(0):
             return self._move(run, "COMPLETED")
-        return self._move(run, "STOPPED")
+        return self._move(run, "STOPPED", status={"service": None} if is_service(run.entity) else {})
 
     def _stop(self, run: RunRecord, handle: Mapping[str, Any]) -> bool:
         asked = handle.get("stopping")
@@ -340,6 +378,12 @@ class Reconciler:
             if run is not None and run.state in ENDED and run.target != "DELETE":
                 logger.warning("run %s/%s is %s but alive; ending it", project, run_id, run.state)
                 engine.stop(run, force=True)
+
+
+def _why(fresh: RunRecord, end: Exit) -> str:
+    """What the run itself reported of its end, else how its process died."""
+    error = fresh.entity["status"].get("error")
+    return (summary(error) if isinstance(error, Mapping) else "") or end.message
 
 
 def _key(run: RunRecord) -> _Key:

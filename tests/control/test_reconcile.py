@@ -274,13 +274,12 @@ def test_secrets_of_the_control_plane_do_not_reach_a_run(store, settings, monkey
     assert "PYTHONPATH = None" in logs[1]
 
 
-@pytest.mark.parametrize("action", ["serve", "build"])
-def test_an_action_that_the_engine_cannot_do_says_what_can(reconciler, store, settings, action):
-    run = wait_ended(store, new_run(store, settings, action=action))
+def test_an_action_that_the_engine_cannot_do_says_what_can(reconciler, store, settings):
+    run = wait_ended(store, new_run(store, settings, action="build"))
     assert run.state == "ERROR"
     message = run.entity["status"]["message"]
-    assert f"cannot do the action '{action}'; it can do: job." in message
-    assert f"dhpy {action}" in message
+    assert "cannot do the action 'build'; it can do: job, serve." in message
+    assert "dhpy build" in message
 
 
 def test_parameters_without_meaning_are_named_in_the_log(reconciler, store, settings):

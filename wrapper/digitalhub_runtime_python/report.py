@@ -127,9 +127,13 @@ def _without_own(
     frames: list[traceback.FrameSummary], root: Path | None
 ) -> list[traceback.FrameSummary]:
     """The frames that are not ours; all of them where the user has no part in it: the fault is ours to see."""
-    if root is not None and not any(is_below(f.filename, root) for f in frames):
+    first = next((i for i, f in enumerate(frames) if is_below(f.filename, root)), 0)
+    if root is not None and frames and not is_below(frames[first].filename, root):
         return frames
-    return [f for f in frames if not _is_machinery(f)] or frames
+    # What leads from our frames to the user's first one (contextlib, asyncio) is our way, too.
+    own = [i for i, f in enumerate(frames[:first]) if _is_machinery(f)]
+    below = frames[own[-1] + 1 :] if own else frames
+    return [f for f in below if not _is_machinery(f)] or frames
 
 
 def _user_frames(tb: TracebackType | None, root: Path | None) -> list[traceback.FrameSummary]:

@@ -53,6 +53,8 @@ class Progress:
     phase: Literal["absent", "alive", "ended"]
     exit: Exit | None = None
     """Set when the attempt has ended."""
+    service: Mapping[str, Any] | None = None
+    """Of a service that answers and has no `status.service` yet: its `url` and `management_url`."""
 
 
 class RunEngine(Protocol):
@@ -61,7 +63,7 @@ class RunEngine(Protocol):
     actions: frozenset[str]
     """What it can do, out of `job`, `serve` and `build`."""
     max_jobs: int
-    """How many jobs it works on at once; the others wait."""
+    """How many jobs it works on at once; the others wait. Services do not count: they never end."""
 
     def prepare(self, run: RunRecord) -> dict[str, Any]:
         """Make what a start needs and may take minutes; called outside the reconciler's thread.

@@ -8,18 +8,21 @@ that is started again finds them.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import signal
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from digitalhub_python_builder.environments import ensure_environment, ensure_runtime, prune
 from digitalhub_python_builder.interpreters import inherited_environment
 from digitalhub_python_control import logs
 from digitalhub_python_control.engines import Exit, Progress, how_it_ended, processes
 from digitalhub_python_control.engines.processes import Process
+from digitalhub_python_control.services import is_service
 from digitalhub_runtime_python.spec import RunSpec, interpreter_version
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ _LOST = (
     "lost: its process has gone without a trace, so it was killed (SIGKILL) "
     "or the machine was restarted"
 )
-_JOB = ("-m", "digitalhub_runtime_python", "job")
+_RUNTIME = ("-m", "digitalhub_runtime_python")
 
 MEANINGLESS = {
     "image": "the run uses an interpreter of this machine",
@@ -58,7 +61,7 @@ class ProcessEngine:
         command: what to run instead of the runtime, with no environment made for it.
     """
 
-    actions = frozenset({"job"})
+    actions = frozenset({"job", "serve"})
 
     def __init__(self, settings: ControlSettings, command: Sequence[str] | None = None) -> None:
         self.max_jobs = settings.max_jobs
@@ -84,7 +87,8 @@ class ProcessEngine:
             lambda line: self.log(run, line),
         )
         runtime = ensure_runtime(self._cache)
-        return {"command": [str(python), *_JOB], "python": str(python), "runtime": str(runtime)}
+        command = [str(python), *_RUNTIME, spec.action]
+        return {"command": command, "python": str(python), "runtime": str(runtime)}
 
     def start(
         self, run: RunRecord, env: Mapping[str, str], prepared: Mapping[str, Any]
@@ -96,7 +100,7 @@ class ProcessEngine:
             for line in ignored_parameters(run.entity["spec"]):
                 self.log(run, line)
         command = ["/bin/sh", str(_SHIM), str(attempt), str(work), *prepared["command"]]
-        environment = self._environment(run, env, prepared)
+        environment = {**self._environment(run, env, prepared), **self._service_environment(run)}
         self._forget(attempt)
         process = processes.spawn(command, environment, self._log_file(run))
         self._spawned[attempt] = process
@@ -111,7 +115,8 @@ class ProcessEngine:
             return Progress("absent")
         if end is None and process is not None:
             if processes.is_alive(process):
-                return Progress("alive")
+                announced = "service" in run.entity["status"] or not is_service(run.entity)
+                return Progress("alive", service=None if announced else _read_ready(attempt))
             # It may have ended between the two looks.
             end = _read_exit(attempt) or self._lost(run, process)
         self._forget(attempt)
@@ -185,6 +190,20 @@ class ProcessEngine:
             environment["VIRTUAL_ENV"] = str(programs.parent)
         return environment
 
+    def _service_environment(self, run: RunRecord) -> dict[str, str]:
+        """What a service is told: a port of its own, kept over restarts, and where to say that it is up."""
+        if not is_service(run.entity):
+            return {}
+        before = [_read_ready(self._folder(run) / f"attempt-{n}") for n in range(run.attempt)]
+        known = [urlsplit(str(ready["url"])).port for ready in before if ready]
+        return {
+            "DHPY_HOST": "127.0.0.1",
+            "DHPY_PORT": str(known[-1] if known else 0),
+            "DHPY_MANAGEMENT_PORT": "0",
+            "DHPY_WORKERS": str(run.entity["spec"].get("replicas") or 1),
+            "DHPY_READY_FILE": str(self._attempt(run) / "ready"),
+        }
+
     def _forget(self, attempt: Path) -> None:
         self._claimed.pop(attempt, None)
         child = self._spawned.pop(attempt, None)
@@ -218,6 +237,14 @@ def _read_exit(attempt: Path) -> Exit | None:
         return _exit((attempt / "exit").read_text(encoding="ascii"))
     except (FileNotFoundError, ValueError):
         # A crash of the machine may leave an empty file, which says nothing.
+        return None
+
+
+def _read_ready(attempt: Path) -> dict[str, Any] | None:
+    """What a service of that attempt wrote when it answered first."""
+    try:
+        return json.loads((attempt / "ready").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    except (FileNotFoundError, ValueError):
         return None
 
 

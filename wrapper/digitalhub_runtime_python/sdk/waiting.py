@@ -98,7 +98,7 @@ def show_error(run: Any) -> None:
 
 def _serves(run: Any) -> bool:
     """Whether a service run has an address that answers, or that cannot be reached from here."""
-    if not run.kind.startswith("python+serve"):
+    if not run.kind.startswith("python+serve") or run.status.state == "STOP":
         return False
     url = service_url(run)
     if url is None:
