@@ -23,3 +23,13 @@ def summarise(clean, column: str = "body_mass_g"):
 def broken(penguins):
     """A function with a mistake in it."""
     return penguins.as_df()["body_mass_kg"].mean()
+
+
+def remember(context, masses: dict):
+    """Called once in each worker, before the first request."""
+    context.masses = masses
+
+
+def guess(context, body_mass_g: float):
+    """The species whose mean mass is nearest."""
+    return {"species": min(context.masses, key=lambda s: abs(context.masses[s] - body_mass_g))}

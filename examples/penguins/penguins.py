@@ -40,6 +40,24 @@ second = summarise.run("job", inputs={"clean": run.output("clean").key}, wait=Tr
 print(second.output("by_species").as_df().to_string(index=False))
 print("heaviest     ", second.result("heaviest"))
 
+print("--- a function as a service")
+guess = project.new_function(
+    name="guess",
+    kind="python",
+    code_src="functions.py",
+    handler="guess",
+    init_function="remember",
+    python_version=PYTHON,
+)
+means = second.output("by_species").as_df().set_index("species")["body_mass_g"].to_dict()
+service = guess.run("serve", init_parameters={"masses": means}, wait=True)
+print("listens on   ", service.status.service["url"])
+for mass in (3500, 5200):
+    print(f"{mass} g       ", service.invoke(json={"body_mass_g": mass}).json())
+refused = service.invoke(json={"body_mass_g": "heavy"})
+print("bad request  ", refused.status_code, refused.json()["detail"])
+service.stop()
+
 print("--- a run that fails says where and why")
 broken = project.new_function(
     name="broken",
