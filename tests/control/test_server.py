@@ -138,7 +138,8 @@ def in_mount(
     mount = f"mount -t tmpfs -o {options} none {folder}"
     tried = subprocess.run([*how, "sh", "-c", mount], capture_output=True, text=True)
     if tried.returncode:
-        skip_or_fail(f"no file system can be mounted here: {tried.stderr.strip()}")
+        # Not a matter of what is installed: containers may not mount, whoever runs them.
+        pytest.skip(f"no file system can be mounted here: {tried.stderr.strip()}")
     return subprocess.run(
         [*how, "sh", "-c", f"{mount} && {script}"],
         env=env,
