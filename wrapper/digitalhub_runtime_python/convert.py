@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import typing
 from pathlib import Path
@@ -29,9 +30,10 @@ def convert(value: Any, hint: Any, *, lax: bool = False) -> Any:
     except msgspec.ValidationError as exc:
         if lax and isinstance(value, str) and (parsed := _from_text(value)) is not value:
             return convert(parsed, hint)
-        raise ValueError(
-            f"expects {type_name(hint)}, got {type_name(type(value))} ({clip(repr(value))}): {exc}"
-        ) from exc
+        # Of a value deep inside, or out of a range, msgspec says more than the two types.
+        more = "" if re.fullmatch(r"Expected `[^`]*`, got `[^`]*`", str(exc)) else f": {exc}"
+        got = f"{type_name(type(value))} ({clip(repr(value))})"
+        raise ValueError(f"expects {type_name(hint)}, got {got}{more}") from exc
     except (TypeError, NotImplementedError):
         # A hint that msgspec cannot take: a union of classes, or no data type at all.
         return _convert_union(value, hint, lax=lax) if _is_union(hint) else value
