@@ -32,6 +32,10 @@ class CoreClient:
             ),
         )
 
+    def hurry(self) -> None:
+        """Try every request once from here on, and briefly: the process is about to be killed."""
+        self._http = urllib3.PoolManager(timeout=2, retries=False)
+
     def get(self, plural: str, entity_id: str, project: str = "") -> dict[str, Any]:
         """Read an entity.
 
@@ -125,13 +129,16 @@ class CoreClient:
         if not self._refresh_token:
             return False
         try:
-            tokens = self._tokens(credentials.token_endpoint or self._token_endpoint())
+            endpoint = credentials.token_endpoint or self._token_endpoint()
+            tokens = self._tokens(endpoint) if endpoint else {}
         except (urllib3.exceptions.HTTPError, ValueError):
             return False  # the 401 that led here is what the user hears of
-        self._token = str(tokens.get("access_token") or "")
+        if not tokens.get("access_token"):
+            return False
+        self._token = str(tokens["access_token"])
         # A refresh token is used once; the next one comes with the answer.
         self._refresh_token = str(tokens.get("refresh_token") or self._refresh_token)
-        return bool(self._token)
+        return True
 
     def _tokens(self, endpoint: str) -> dict[str, Any]:
         form = {
@@ -144,7 +151,10 @@ class CoreClient:
         return _object(response.data) if response.status == 200 else {}
 
     def _token_endpoint(self) -> str:
-        place = self._settings.credentials.issuer.rstrip("/") + "/.well-known/openid-configuration"
+        issuer = self._settings.credentials.issuer.rstrip("/")
+        if not issuer:
+            return ""
+        place = f"{issuer}/.well-known/openid-configuration"
         return str(_object(self._http.request("GET", place).data).get("token_endpoint") or "")
 
 

@@ -135,7 +135,7 @@ class CoreHub:
         try:
             self._deliver(status, self._settings.report_timeout)
         except (Terminated, KeyboardInterrupt):
-            # The process is to end: one more try, then disk.
+            self._client.hurry()
             self._deliver(status, 0)
 
     def _deliver(self, status: Mapping[str, Any], seconds: float) -> None:
