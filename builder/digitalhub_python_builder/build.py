@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import tempfile
@@ -92,24 +93,27 @@ def build(
     # What is wrong with the values alone is said before anything is looked for.
     plan = prepare(function, options, code=code, environ=environ, cache=None)
     engine = choose(options.engine, _needs(plan), environ, say)
-    plan = prepare(
-        function, options, code=code, environ=environ, cache=cache, engine=engine, log=say
-    )
-    wanted = parse(options.tag or default_name(function.project, function.name))
-    target = str(wanted.with_tag(plan.tag))
-    existing = _existing(engine, target, options, environ)
-    if existing is not None:
-        say(f"{target} exists: nothing has changed, nothing is built.")
-        _also(engine, target, wanted)
-        return Result(existing, plan, render(plan), engine.name, existed=True)
-    for line in explain.explain(plan, explain.load_last(cache, wanted.name)):
-        say(line)
-    image = _build(engine, plan, target, options, environ, log)
-    _also(engine, target, wanted)
-    if options.push:
-        image = _push(engine, image, wanted, options, log)
-    explain.keep(cache, wanted.name, plan)
-    return Result(image, plan, render(plan), engine.name, existed=False)
+    with contextlib.closing(engine):
+        plan = prepare(
+            function, options, code=code, environ=environ, cache=cache, engine=engine, log=say
+        )
+        wanted = parse(options.tag or default_name(function.project, function.name))
+        target = wanted.with_tag(plan.tag)
+        existing = _existing(engine, str(target), options, environ)
+        if existing is not None:
+            say(f"{target} exists: nothing has changed, nothing is built.")
+            image = existing
+        else:
+            for line in explain.explain(plan, explain.load_last(cache, wanted.name)):
+                say(line)
+            image = _build(engine, plan, target, wanted, options, environ, log)
+        if wanted.tag:
+            engine.tag(str(target), str(wanted))
+        if options.push and existing is None:
+            image = _push(engine, image, wanted, options, log)
+    if existing is None:
+        explain.keep(cache, wanted.name, plan)
+    return Result(image, plan, render(plan), engine.name, existed=existing is not None)
 
 
 def prepare(
@@ -224,7 +228,8 @@ def _existing(
 def _build(
     engine: BuildEngine,
     plan: Plan,
-    target: str,
+    target: Reference,
+    wanted: Reference,
     options: Options,
     environ: Mapping[str, str],
     log: Log,
@@ -243,7 +248,8 @@ def _build(
         index = options.index_url or environ.get("UV_DEFAULT_INDEX", "")
         request = Request(
             context=folder,
-            reference=target,
+            reference=str(target),
+            also=str(wanted) if wanted.tag else "",
             platform=plan.platform,
             network=options.network or environ.get("DHPY_BUILD_NETWORK", ""),
             secrets=_secret_files(Path(place), plan, options.secrets, index),
@@ -275,9 +281,3 @@ def _push(
     if wanted.tag:
         engine.push(str(wanted), log, plain_http=options.plain_http)
     return dataclasses.replace(image, digest=digest)
-
-
-def _also(engine: BuildEngine, target: str, wanted: Reference) -> None:
-    """The tag that the user named, beside the plan's."""
-    if wanted.tag and wanted.tag != parse(target).tag:
-        engine.tag(target, str(wanted))

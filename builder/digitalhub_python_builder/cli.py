@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -115,9 +116,11 @@ def _explain(function: FunctionSpec, options: Options, code: dict[str, Content])
 
     cache = cache_of(os.environ)
     chosen = choose(options.engine, (), os.environ, lambda line: None)
-    plan = prepare(function, options, code=code, environ=os.environ, cache=cache, engine=chosen)
     name = parse(options.tag or default_name(function.project, function.name)).name
-    if chosen.inspect(f"{name}:{plan.tag}") is not None:
+    with contextlib.closing(chosen):
+        plan = prepare(function, options, code=code, environ=os.environ, cache=cache, engine=chosen)
+        there = chosen.inspect(f"{name}:{plan.tag}") is not None
+    if there:
         click.echo(f"{name}:{plan.tag} exists: nothing would be built.")
         return
     for line in explain.explain(plan, explain.load_last(cache, name)):

@@ -54,6 +54,8 @@ def buildah() -> str:
     found = shutil.which("buildah")
     if found is None:
         unavailable("buildah is not installed")
+    # Debian's other runtime, crun, refuses machines with both kinds of cgroups.
+    os.environ.setdefault("BUILDAH_RUNTIME", shutil.which("runc") or "runc")
     return str(found)
 
 

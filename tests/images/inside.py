@@ -43,9 +43,7 @@ def run(folder: Path, case: dict[str, Any]) -> dict[str, Any]:
                 "init_function": case.get("init_function"),
             },
             "inputs": inputs,
-            **{
-                k: case[k] for k in ("parameters", "init_parameters", "envs") if k in case
-            },
+            **{k: case[k] for k in ("parameters", "init_parameters", "envs") if k in case},
         },
     }
     (WORK / "run.json").write_text(json.dumps(entity), "utf-8")

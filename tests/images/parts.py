@@ -95,11 +95,13 @@ class Registry:
             auth = AUTH.format(file=file)
         config = self._folder / "config.yml"
         config.write_text(CONFIG.format(folder=self._folder / "data", port=self.port, auth=auth))
+        # It takes every REGISTRY_… variable for a setting of its own, and buildah has one of that name.
+        env = {k: v for k, v in os.environ.items() if not k.startswith("REGISTRY_")}
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [program, "serve", str(config)], stdout=log, stderr=log
+                [program, "serve", str(config)], stdout=log, stderr=log, env=env
             )
-        wait_for(self.port)
+        wait_for(self.port, self._folder / "log")
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -114,15 +116,14 @@ class Registry:
             return sorted(json.load(answer)["tags"] or [])
 
 
-def wait_for(port: int) -> None:
+def wait_for(port: int, log: Path) -> None:
     give_up = time.monotonic() + 30
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
             return
         except OSError:
-            if time.monotonic() > give_up:
-                raise
+            assert time.monotonic() < give_up, f"nothing listens:\n{log.read_text()}"
             time.sleep(0.05)
 
 
@@ -153,9 +154,15 @@ def _accept(server: socket.socket, port: int, request: bytes) -> None:
             client, _ = server.accept()
         except OSError:
             return
-        upstream = socket.create_connection(("127.0.0.1", port))
-        for source, sink, stop in ((client, upstream, request), (upstream, client, b"")):
-            threading.Thread(target=_pump, args=(source, sink, stop), daemon=True).start()
+        threading.Thread(target=_relay, args=(client, port, request), daemon=True).start()
+
+
+def _relay(client: socket.socket, port: int, request: bytes) -> None:
+    with client, socket.create_connection(("127.0.0.1", port)) as upstream:
+        back = threading.Thread(target=_pump, args=(upstream, client, b""), daemon=True)
+        back.start()
+        _pump(client, upstream, request)
+        back.join()
 
 
 def _pump(source: socket.socket, sink: socket.socket, stop: bytes) -> None:

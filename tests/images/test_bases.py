@@ -8,61 +8,14 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import docker_engine
 import pytest
+from cases import LOCKED_DOWN, cases_for, differences, run_cases
 from parts import ROOT, BaseImages, docker
 
-CASES = ROOT / "tests" / "cases"
 PYTHONS = ("3.9", "3.10", "3.11")
 FLAVOURS = ("slim", "full")
-LOCKED_DOWN = ("--read-only", "--tmpfs", "/shared", "--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")  # fmt: skip
-# What a case may ask for, and which flavour has it.
-HAS = {"slim": set(), "full": {"pandas", "pyarrow", "numpy", "pydantic"}}
-
-
-def _cases(python: str, flavour: str) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
-    found = []
-    for folder in sorted(CASES.glob("job_*")):
-        runs = json.loads((folder / "run.json").read_text("utf-8"))
-        expected = json.loads((folder / "expected.json").read_text("utf-8"))
-        for name, case in runs.items():
-            minimum = tuple(case.get("min_python", (3, 9)))
-            needs = case.get("requires", [])
-            needs = {needs} if isinstance(needs, str) else set(needs)
-            runs_here = (
-                needs <= HAS[flavour]
-                and "offline" in case.get("hubs", ["offline"])
-                and "process" in case.get("drivers", ["process"])
-                and tuple(map(int, python.split("."))) >= minimum
-            )
-            if runs_here:
-                found.append((f"{folder.name}/{name}", case, expected[name]))
-    return found
-
-
-def _run_cases(image: str, names: list[str], *options: str) -> dict[str, Any]:
-    mounts = ["-v", f"{CASES}:/cases:ro", "-v", f"{Path(__file__).with_name('inside.py')}:/inside.py:ro"]  # fmt: skip
-    command = ["run", "--rm", *LOCKED_DOWN, *mounts, *options, "--entrypoint", "python3", image]
-    done = docker(*command, "/inside.py", "/cases", *names)
-    return dict(json.loads(done.stdout))
-
-
-def _differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-    status = found["status"]
-    wrong = []
-    if found["exit_status"] != expected.get("exit_status", 0):
-        wrong.append(f"exit {found['exit_status']}: {found['stderr'][-600:]}")
-    if "results" in expected and status.get("results", {}) != expected["results"]:
-        wrong.append(f"results {status.get('results')} instead of {expected['results']}")
-    if "outputs" in expected and set(status.get("outputs", {})) != set(expected["outputs"]):
-        wrong.append(f"outputs {sorted(status.get('outputs', {}))}")
-    error = expected.get("error", {})
-    for key in ("type", "code"):
-        if key in error and status.get("error", {}).get(key) != error[key]:
-            wrong.append(f"error {status.get('error')} instead of {error}")
-    return wrong
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
@@ -70,19 +23,21 @@ def _differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
 def test_every_job_case_passes_in_the_base_image_as_its_own_user(
     base_image: BaseImages, python: str, flavour: str
 ) -> None:
-    cases = _cases(python, flavour)
-    assert len(cases) > 60
-    found = _run_cases(base_image(python, flavour), [name for name, _, _ in cases])
-    wrong = {name: w for name, _, expected in cases if (w := _differences(found[name], expected))}
+    found_cases = cases_for(python, flavour)
+    assert len(found_cases) > 60
+    found = run_cases(base_image(python, flavour), [name for name, _, _ in found_cases])
+    wrong = {
+        name: w for name, _, expected in found_cases if (w := differences(found[name], expected))
+    }
     assert not wrong, json.dumps(wrong, indent=1)
 
 
 @pytest.mark.parametrize("python", PYTHONS)
 def test_cases_pass_as_an_arbitrary_user(base_image: BaseImages, python: str) -> None:
-    first = {name.partition("/")[0]: (name, expected) for name, _, expected in reversed(_cases(python, "full"))}  # fmt: skip
+    first = {name.partition("/")[0]: (name, expected) for name, _, expected in reversed(cases_for(python, "full"))}  # fmt: skip
     options = ("--user", "1234567:0", "--tmpfs", "/shared:mode=1777")
-    found = _run_cases(base_image(python, "full"), [name for name, _ in first.values()], *options)
-    wrong = {name: w for name, expected in first.values() if (w := _differences(found[name], expected))}  # fmt: skip
+    found = run_cases(base_image(python, "full"), [name for name, _ in first.values()], *options)
+    wrong = {name: w for name, expected in first.values() if (w := differences(found[name], expected))}  # fmt: skip
     assert not wrong, json.dumps(wrong, indent=1)
 
 

@@ -56,6 +56,8 @@ class Request:
     context: Path
     """A folder with a `Dockerfile` and all that it copies."""
     reference: str
+    also: str = ""
+    """Another name for it, for engines that push as they build; the others have `tag`."""
     platform: str = "linux/amd64"
     network: str = ""
     """The network of RUN instructions; empty for the engine's default."""
@@ -116,6 +118,10 @@ class BuildEngine(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Let its connections go."""
+        ...
+
 
 def load(name: str, environ: Mapping[str, str]) -> BuildEngine:
     """The engine of that name.
@@ -159,6 +165,7 @@ def choose(name: str, needs: Collection[str], environ: Mapping[str, str], log: L
         try:
             found = engine.describe()
         except EnvironmentFault as fault:
+            engine.close()
             if name:
                 raise
             looked.append(f"{one}: {fault.message.rstrip('.')}")

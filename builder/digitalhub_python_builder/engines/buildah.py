@@ -101,6 +101,9 @@ class BuildahEngine:
                 raise push_fault(reference, " ".join(done.lines[-2:]))
             return digest.read_text("utf-8").strip()
 
+    def close(self) -> None:
+        """Nothing stays open."""
+
     def _buildah(self, *arguments: str, log: Log | None = None) -> commands.Finished:
         return commands.run([self._program, *arguments], self._environ, log)
 

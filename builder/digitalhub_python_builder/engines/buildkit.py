@@ -21,6 +21,8 @@ from digitalhub_python_builder.engines import (
 from digitalhub_python_builder.references import parse
 from digitalhub_runtime_python.errors import EnvironmentFault
 
+_STEP_FAILED = re.compile(r"#(\d+) ERROR")
+_STEP_OUTPUT = re.compile(r"#(\d+) \d+\.\d+ (.*)")
 _DIGEST = re.compile(r"digest: (sha256:[0-9a-f]{64})")
 
 
@@ -104,6 +106,9 @@ class BuildKitEngine:
             raise push_fault(reference, " ".join(done.lines[-2:]))
         return digest[1]
 
+    def close(self) -> None:
+        """Nothing stays open."""
+
     def _docker(self, *arguments: str, log: Log | None = None) -> commands.Finished:
         if not self._found:
             self.describe()
@@ -124,6 +129,10 @@ def _absent(why: str) -> EnvironmentFault:
 
 
 def _reason(lines: tuple[str, ...]) -> str:
-    """What failed, out of BuildKit's plain progress."""
-    errors = [line for line in lines if re.search(r"\bERROR\b|^error:|failed to solve|executor failed", line)]  # fmt: skip
-    return " ".join(dict.fromkeys(errors[-2:])) if errors else " ".join(lines[-3:])
+    """What failed, out of BuildKit's plain progress: the step's last words, and its status."""
+    step = next((m[1] for line in reversed(lines) if (m := _STEP_FAILED.match(line))), "")
+    words = [m[2] for line in lines if (m := _STEP_OUTPUT.match(line)) and m[1] == step]
+    if not words:
+        return " ".join(lines[-3:])
+    status = re.search(r"exit code: (\d+)", "\n".join(lines))
+    return f"exit status {status[1] if status else 'unknown'}: {' '.join(words[-4:])}"

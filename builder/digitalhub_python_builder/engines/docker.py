@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import tarfile
 import tempfile
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,12 @@ class DockerEngine:
             self._client.remove_container(container, force=True)
 
     def build(self, request: Request, log: Log) -> Image:
+        last: deque[str] = deque(maxlen=4)
+
+        def heard(line: str) -> None:
+            last.append(line.strip())
+            log(line)
+
         with _tar(request.context) as context:
             try:
                 stream = self._client.build(
@@ -106,9 +114,9 @@ class DockerEngine:
                     network_mode=request.network or None,
                     timeout=_BUILD_TIMEOUT,
                 )
-                _follow(stream, log)
+                _follow(stream, heard)
             except (*_ERRORS, _StreamError) as exc:
-                raise build_fault(_explain(exc)) from exc
+                raise build_fault(f"{_status(_explain(exc))} {' '.join(last)}") from exc
         built = self.inspect(request.reference)
         if built is None:
             raise build_fault("the engine does not have the image after building it")
@@ -135,6 +143,10 @@ class DockerEngine:
         if not digest:
             raise push_fault(reference, "the registry broke off without naming a digest")
         return digest
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
 
     @property
     def _client(self) -> Any:
@@ -169,6 +181,13 @@ def _follow(stream: Iterable[Mapping[str, Any]], log: Log, take: Any = None) -> 
 
 def _explain(exc: BaseException) -> str:
     return str(getattr(exc, "explanation", None) or exc)
+
+
+def _status(text: str) -> str:
+    """A failed instruction without its command, which is in the output already."""
+    return re.sub(
+        r"The command '.*' returned a non-zero code: (\d+)", r"exit status \1:", text, flags=re.S
+    )
 
 
 @contextlib.contextmanager

@@ -67,10 +67,7 @@ class KanikoEngine:
         return Image(request.reference, found, found)
 
     def tag(self, reference: str, other: str) -> None:
-        """Give an image another name as well."""
-        raise EnvironmentFault(
-            "build/ability", "kaniko cannot name an image twice.", "Give one tag, or take docker, buildkit or buildah."
-        )  # fmt: skip
+        """Nothing: the build has pushed it under both names."""
 
     def push(self, reference: str, log: Log, *, plain_http: bool = False) -> str:
         # The build has pushed it.
@@ -78,6 +75,9 @@ class KanikoEngine:
         if not digest:
             raise push_fault(reference, "the registry does not have it")
         return digest
+
+    def close(self) -> None:
+        """Nothing stays open."""
 
 
 def arguments(request: Request, digest: Path) -> list[str]:
@@ -87,6 +87,7 @@ def arguments(request: Request, digest: Path) -> list[str]:
         f"--context=dir://{request.context}",
         f"--dockerfile={request.context}/Dockerfile",
         f"--destination={request.reference}",
+        *([f"--destination={request.also}"] if request.also else []),
         f"--digest-file={digest}",
         f"--custom-platform={request.platform}",
         "--reproducible",
