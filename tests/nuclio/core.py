@@ -72,16 +72,22 @@ class Core:
         }  # fmt: skip
         self.code = code
         self.requests: list[str] = []
+        self.stored: dict[str, bytes] = {}
         core = self
 
         class Handler(BaseHTTPRequestHandler):
             def answer(self) -> None:
                 core.requests.append(f"{self.command} {self.path}")
-                if self.command == "PUT":
-                    core.run = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                body = json.dumps(core.run).encode()
-                self.send_response(200 if "/runs/" in self.path else 404)
+                sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                of_run = "/runs/" in self.path
+                if of_run and self.command == "PUT":
+                    core.run = json.loads(sent)
+                elif not of_run:
+                    core.stored[self.path] = sent  # another entity, or a file of the object store
+                body = json.dumps(core.run).encode() if of_run else b"{}"
+                self.send_response(200)
                 self.send_header("Content-Type", "application/json")
+                self.send_header("ETag", '"etag"')
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -184,3 +185,5 @@ class Real:
         for pid in workers:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
+        for path in re.findall(r"/tmp/nuclio-rpc-\w+\.sock", self.log):  # it leaves them
+            Path(path).unlink(missing_ok=True)

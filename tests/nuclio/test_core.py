@@ -181,6 +181,7 @@ def test_without_pyyaml_a_file_that_is_not_cores_is_refused_with_what_to_do(
         ("no-such-thing-at-all\n", False),
         ("msgspec>=0.1\n", False),  # pip's to judge
         ("msgspec[yaml]\n", False),
+        ("digitalhub[full]\ndigitalhub-runtime-python\n", True),  # as Core adds them
         ("-r other.txt\n", False),
         ("msgspec @ https://127.0.0.1/x.whl\n", False),
     ],

@@ -12,6 +12,9 @@ import sys
 from pathlib import Path
 
 _NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:==\s*([A-Za-z0-9.+!-]+))?\s*(?:#.*)?")
+_ADDED = {"digitalhub[full]": "digitalhub"}
+"""What Core adds by itself for every image that is not its own -> what has to be there for it: of the
+extra it needs nothing, and a function that does can name it."""
 _QUIET = ("--user", "--no-index", "--disable-pip-version-check", "-q", "--quiet")
 
 
@@ -23,7 +26,7 @@ def main(argv: list[str]) -> int:
     lines = [line for file in files for line in _lines(file)]
     there = _installed(sys.path)
     for line in lines:
-        match = _NAME.fullmatch(line)
+        match = _NAME.fullmatch(_ADDED.get(line, line))
         version = there.get(_normal(match.group(1))) if match else None
         # An extra, a range or a marker is pip's to judge.
         if match is None or version is None or match.group(2) not in (None, version):
