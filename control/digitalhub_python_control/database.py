@@ -124,13 +124,16 @@ def connect(url: str) -> Engine:
         is_sqlite = parsed.get_backend_name() == "sqlite"
         options: dict[str, Any] = {} if is_sqlite else {"pool_pre_ping": True}
         engine = create_engine(parsed, **options)
-    except (ArgumentError, NoSuchModuleError, ImportError) as exc:
+    except (ArgumentError, ImportError, ValueError) as exc:
+        # SQLAlchemy's words about a URL that it cannot read hold the URL, and with it a password.
+        is_malformed = not isinstance(exc, (NoSuchModuleError, ImportError))
+        why = "it is not well formed" if is_malformed else _first_line(exc)
         raise UsageFault(
             "usage/database-url",
-            f"The database's URL cannot be used: {_first_line(exc)}.",
+            f"The database's URL cannot be used: {why}.",
             "Use sqlite:///path or postgresql+psycopg://user@host/name"
             " (with the extra `postgres` installed).",
-        ) from exc
+        ) from None
     if is_sqlite:
         _prepare_sqlite(engine)
     with translated(), engine.execution_options(writes=True).begin() as connection:

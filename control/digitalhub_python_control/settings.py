@@ -28,7 +28,7 @@ class ControlSettings:
     """`DHPY_HOST`: the address to listen on; one that is not loopback needs credentials."""
     port: int = DEFAULT_PORT
     """`DHPY_PORT`: 0 takes any free one."""
-    database_url: str = ""
+    database_url: str = field(default="", repr=False)
     """`DHPY_DATABASE_URL`: an SQLAlchemy URL. Default: SQLite, `dhpy.db` in the home."""
     user: str = ""
     """`DHPY_USER`: basic authentication, with `DHPY_PASSWORD`."""

@@ -235,7 +235,8 @@ def test_a_setting_that_cannot_be_is_refused_by_name(
 
 
 def test_nobody_sees_credentials_when_settings_are_printed(tmp_path: Path) -> None:
-    shown = repr(settings_in(tmp_path, **LOCK))
+    url = "postgresql+psycopg://ada:pass:wörd@127.0.0.1/x"
+    shown = repr(settings_in(tmp_path, **LOCK, database_url=url))
     assert not any(LOCK[name] in shown for name in ("password", "token", "s3_secret_key"))
 
 

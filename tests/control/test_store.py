@@ -282,15 +282,17 @@ def test_what_a_crash_left_is_swept_away_and_nothing_else(store: Store, tmp_path
 
 def test_a_database_of_another_kind_or_address_is_refused_by_name(tmp_path: Path) -> None:
     for url, says in (
-        ("nonsense", "URL"),
+        ("nonsense", "not well formed"),
+        ("postgresql+psycopg://ada:s3cret@127.0.0.1:port/x", "not well formed"),
         ("nope://x", "nope"),
         (f"sqlite:///{tmp_path}/none/dhpy.db", "cannot be opened"),
         ("postgresql+psycopg://u@127.0.0.1:1/x", "does not answer"),
     ):
         if "psycopg" in url:
             pytest.importorskip("psycopg")
-        with pytest.raises((UsageFault, PlatformFault), match=says):
+        with pytest.raises((UsageFault, PlatformFault), match=says) as caught:
             Store(url)
+        assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("how", ["garbage", "page"])
