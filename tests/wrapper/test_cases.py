@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from casebook import Case, Found, cases, compare
-from conftest import ControlPlane
+from servers.control_plane import ControlPlane
 from walking import PATIENCE, results, run_entity, run_process, walk
 
 from digitalhub_runtime_python.hub import files

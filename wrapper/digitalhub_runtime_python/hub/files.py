@@ -21,7 +21,7 @@ CHUNK = 8 * 1024 * 1024
 def upload(path: Path, uri: str, settings: Settings) -> list[dict[str, Any]]:
     """Upload a file to `uri`, or a folder's files below it; the entity's `status.files`."""
     store, key = open_store(uri, settings)
-    if path.is_file():
+    if not path.is_dir():
         return [_upload_file(store, key, path, path.name)]
     files = sorted(p for p in path.rglob("*") if p.is_file())
     return [
