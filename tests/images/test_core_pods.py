@@ -160,7 +160,7 @@ def test_an_image_with_nuclios_processor_serves_a_nuclio_handler(
     code.chmod(0o755)
     name = _start(
         ["docker", "run", "--detach", "--network", "host", "--user", "8877:999",
-         f"--volume={code}:/opt/function:ro", f"--volume={code}:/etc/nuclio/config/processor:ro",
+         f"--volume={code}:/opt/function/code:ro", f"--volume={code}:/etc/nuclio/config/processor:ro",
          "dhpy-test/nuclio"]
     )  # fmt: skip
     try:

@@ -21,6 +21,10 @@ COMMANDS = {
         "Print the Dockerfile of a function's image.",
     ),
     "build": ("digitalhub_python_builder.cli:build_", "Build a function's image."),
+    "manifests": (
+        "digitalhub_runtime_python.nuclio.cli:manifests",
+        "Print what deploys a function.",
+    ),
     "up": ("digitalhub_python_control.cli:up", "Start the control plane on this machine."),
     "down": ("digitalhub_python_control.cli:down", "Stop it."),
     "status": ("digitalhub_python_control.cli:status", "Say whether it is up, and what runs."),

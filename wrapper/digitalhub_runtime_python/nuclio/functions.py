@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import os
 import re
 import sys
 from collections.abc import Awaitable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 import nuclio_sdk
 
 from digitalhub_runtime_python import context
 from digitalhub_runtime_python.arguments import Arguments
-from digitalhub_runtime_python.errors import HandlerFault
+from digitalhub_runtime_python.errors import HandlerFault, UsageFault
 from digitalhub_runtime_python.serve import replies
 from digitalhub_runtime_python.serve.handling import Handling, is_async
 from digitalhub_runtime_python.serve.replies import Reply
 from digitalhub_runtime_python.settings import Settings
+from digitalhub_runtime_python.spec import RunSpec
+
+if TYPE_CHECKING:
+    from digitalhub_runtime_python.hub import Hub
 
 OWN_HANDLER = "digitalhub_runtime_python:run"
 """The handler that stands for the function of the run that the environment names."""
+RUN_VARIABLE = "DHPY_RUN"
+"""The run's JSON itself, as `dhpy manifests` writes it; then no platform is needed."""
 CORE_HANDLER = "handler:handler"
 """What DigitalHub Core writes as handler; its handler.py needs another runtime's modules."""
 _FORM = re.compile(r"^([\w|-]+(\.[\w|-]+)*):(\w+)$")
@@ -120,7 +127,7 @@ def _load_own(
     from digitalhub_runtime_python.serve.command import make_hub
 
     settings = Settings.from_env(environ)
-    hub = make_hub(settings)
+    hub = _given(environ) or make_hub(settings)
     run = hub.load_run()
     code = stack.enter_context(lifecycle.workspace(settings)) / "code"
 
@@ -148,6 +155,23 @@ def _load_own(
         redact=lambda error: report.redact(error, secrets),
     )
     return Function(calling, takes_batches=False, wants_loop=is_async(ready.handler))
+
+
+def _given(environ: Mapping[str, str]) -> Hub | None:
+    text = environ.get(RUN_VARIABLE, "")
+    if not text:
+        return None
+    from digitalhub_runtime_python.hub.offline import OfflineHub
+
+    try:
+        entity = json.loads(text)
+    except ValueError as exc:
+        raise UsageFault(
+            "usage/run-file",
+            f"{RUN_VARIABLE} is not JSON: {exc}.",
+            "It is what `dhpy manifests` writes.",
+        ) from exc
+    return OfflineHub(RunSpec.from_entity(entity), None)
 
 
 def make_context(
