@@ -8,21 +8,15 @@ A script says what it saw with `show(name=value, …)`.
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-
-from digitalhub_python_control.clientenv import client_environment, foreign_variables
-from digitalhub_python_control.settings import ControlSettings
+from servers.control_plane import ControlPlane
 
 PRELUDE = """
 import atexit as _atexit, json as _json, os as _os, sys as _sys
@@ -63,16 +57,6 @@ def user_code(text: str) -> str:
 
 
 @dataclass
-class Platform:
-    """A control plane that listens."""
-
-    url: str
-    home: Path
-    env: dict[str, str]
-    """What a process needs to be its client."""
-
-
-@dataclass
 class Seen:
     """What a script left."""
 
@@ -88,43 +72,6 @@ class Seen:
             raise AttributeError(f"the script did not show {name!r}") from None
 
 
-@pytest.fixture(scope="session")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """The embedded control plane with its process engine."""
-    home = tmp_path_factory.mktemp("platform")
-    # Environments of runs are expensive and belong to the machine: they stay where they always are.
-    env = {**os.environ, "DHPY_HOME": str(home), "DHPY_PORT": "0", "DHPY_HOST": "127.0.0.1"}
-    with (home / "server.log").open("wb") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "digitalhub_python_control"], env=env, stdout=log, stderr=log
-        )
-    try:
-        yield _ready(server, home, env)
-    finally:
-        server.send_signal(signal.SIGTERM)
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-
-
-def _ready(server: subprocess.Popen[bytes], home: Path, env: dict[str, str]) -> Platform:
-    place = home / "server.json"
-    give_up = time.monotonic() + 60
-    while not place.exists():
-        if server.poll() is not None or time.monotonic() > give_up:
-            pytest.fail(f"the control plane does not start:\n{(home / 'server.log').read_text()}")
-        time.sleep(0.05)
-    url = json.loads(place.read_text())["url"]
-    client = {k: v for k, v in os.environ.items() if not k.startswith(("DH", "AWS_", "S3_"))}
-    variables = client_environment(url, ControlSettings.from_env(env), os.environ)
-    client.update(variables)
-    for name in foreign_variables(variables):
-        client.pop(name, None)
-    return Platform(url, home, client)
-
-
 @pytest.fixture
 def project(request: pytest.FixtureRequest) -> str:
     """A project name that no other test uses."""
@@ -135,7 +82,7 @@ Script = Callable[..., Seen]
 
 
 @pytest.fixture
-def script(platform: Platform, project: str, tmp_path: Path) -> Script:
+def script(control_plane: ControlPlane, project: str, tmp_path: Path) -> Script:
     """Run code as a user's script; `fails=True` where it has to end with an uncaught exception."""
 
     def run(
@@ -151,7 +98,7 @@ def script(platform: Platform, project: str, tmp_path: Path) -> Script:
         main = tmp_path / "script.py"
         main.write_text(PRELUDE + textwrap.dedent(code), "utf-8")
         environment = {
-            **platform.env,
+            **control_plane.environ,
             "HOME": str(tmp_path / "home"),
             "TEST_PROJECT": project,
             **env,

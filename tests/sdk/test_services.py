@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from tests.sdk.conftest import Script, user_code
+from sdk.conftest import Script, user_code
 
 SERVICE = """
 import os, time
