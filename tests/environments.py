@@ -68,7 +68,16 @@ def make(version: str, python: str) -> None:
     subprocess.run([*run, "venv", "--clear", "--python", python, str(place)], check=True)
     target = ["--python", str(place / "bin" / "python")]
     # Installing compiles nothing and downloads each package once: uv's cache serves the next version.
-    install = [*run, "pip", "install", *target, "--editable", str(ROOT), "--group", f"{ROOT}/pyproject.toml:dev"]
+    install = [
+        *run,
+        "pip",
+        "install",
+        *target,
+        "--editable",
+        str(ROOT),
+        "--group",
+        f"{ROOT}/pyproject.toml:dev",
+    ]
     subprocess.run(install, check=True)
     stamp.write_text(made_from)
 
@@ -77,12 +86,16 @@ def main_version(found: dict[str, str]) -> str:
     for version in MAIN:
         if version in found:
             return version
-    sys.exit(f"No Python of {', '.join(MAIN)} is on this machine. Install one, e.g. `uv python install 3.11`.")
+    sys.exit(
+        f"No Python of {', '.join(MAIN)} is on this machine. Install one, e.g. `uv python install 3.11`."
+    )
 
 
 def main() -> None:
     found = interpreters()
-    wanted = [main_version(found)] if "main" in sys.argv[1:] else [v for v in VERSIONS if v in found]
+    wanted = (
+        [main_version(found)] if "main" in sys.argv[1:] else [v for v in VERSIONS if v in found]
+    )
     for version in wanted:
         make(version, found[version])
     if "main" in sys.argv[1:]:

@@ -20,7 +20,11 @@ def main() -> None:
     everything = [v for v in dict.fromkeys([main_version, "3.9"]) if v in found]
     failed = []
     for version in [*everything, *(v for v in found if v not in everything)]:
-        paths = [] if version in everything else [p for p in RUNTIME_ONLY if (environments.ROOT / p).exists()]
+        paths = (
+            []
+            if version in everything
+            else [p for p in RUNTIME_ONLY if (environments.ROOT / p).exists()]
+        )
         python = environments.HOME / version / "bin" / "python"
         print(f"\n=== Python {version}: {' '.join(paths) or 'everything'}", flush=True)
         start = time.monotonic()
