@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from digitalhub_runtime_python.errors import ArgumentFault
-from digitalhub_runtime_python.hub.offline import read_frame
+from digitalhub_runtime_python.hub.offline import read_frame, read_polars
 from digitalhub_runtime_python.object_store import open_store
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.sources.tree import member_path
@@ -55,12 +55,7 @@ def load(uri: str, form: str, settings: Settings) -> Any:
     path = _download(uri, settings)
     if form == "path":
         return path
-    if form == "polars":
-        import importlib
-
-        polars: Any = importlib.import_module("polars")
-        return polars.read_csv(path) if path.suffix == ".csv" else polars.read_parquet(path)
-    return read_frame(path)
+    return read_polars(path) if form == "polars" else read_frame(path)
 
 
 def _download(uri: str, settings: Settings) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -61,12 +62,7 @@ class OfflineHub:
             )
         if form == "frame":
             return read_frame(path)
-        if form == "polars":
-            import importlib
-
-            polars: Any = importlib.import_module("polars")
-            return polars.read_csv(path) if path.suffix == ".csv" else polars.read_parquet(path)
-        return path
+        return read_polars(path) if form == "polars" else path
 
     def store_output(self, run: RunSpec, output: Output) -> str:
         if self.folder is None:
@@ -124,11 +120,16 @@ class OfflineHub:
 
 def read_frame(path: Path) -> Any:
     """A pandas frame from a parquet, CSV or JSON file, or from a folder of parquet files."""
-    import importlib
-
     pandas: Any = importlib.import_module("pandas")
     readers = {".csv": pandas.read_csv, ".json": pandas.read_json}
     return readers.get(path.suffix.lower(), pandas.read_parquet)(path)
+
+
+def read_polars(path: Path) -> Any:
+    """A polars frame from the same files."""
+    polars: Any = importlib.import_module("polars")
+    readers = {".csv": polars.read_csv, ".json": polars.read_json}
+    return readers.get(path.suffix.lower(), polars.read_parquet)(path)
 
 
 def _no_platform(name: str) -> PlatformFault:

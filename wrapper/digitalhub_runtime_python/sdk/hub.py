@@ -12,7 +12,7 @@ from digitalhub.factory.entity import entity_factory
 from digitalhub.stores.data.api import get_store
 
 from digitalhub_runtime_python.errors import ArgumentFault, OutputFault
-from digitalhub_runtime_python.hub.offline import read_frame
+from digitalhub_runtime_python.hub.offline import read_frame, read_polars
 from digitalhub_runtime_python.outputs import Output
 from digitalhub_runtime_python.sdk import compat, session
 from digitalhub_runtime_python.spec import RunSpec
@@ -109,10 +109,11 @@ def _read_entity(key: str) -> Any:
 
 
 def _load(entity: Any, form: str) -> Any:
-    if form in ("frame", "polars") and hasattr(entity, "as_df"):
-        return entity.as_df(engine="pandas" if form == "frame" else "polars")
+    if form == "frame" and hasattr(entity, "as_df"):
+        return entity.as_df(engine="pandas")
     path = entity.spec.path
     if "://" in path:
         # Not below the run's own folder: what the handler was given may be read after it returns.
         path = entity.download(destination=tempfile.mkdtemp(prefix="dhpy-input-"))
-    return Path(path) if form == "path" else read_frame(Path(path))
+    readers = {"path": Path, "frame": read_frame, "polars": read_polars}
+    return readers[form](Path(path))
