@@ -353,3 +353,21 @@ def _wait_for(condition: Any, seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < give_up
         time.sleep(0.02)
+
+
+def test_an_async_handler_that_cancels_itself_ends_neither_the_worker_nor_the_next_event(
+    worker: Any,
+) -> None:
+    processor = worker(
+        """
+        import asyncio
+        async def handler(context, event):
+            if event.path == "/now": raise asyncio.CancelledError
+            if event.path == "/later": asyncio.current_task().cancel()
+            return "ok"
+        """
+    )
+    assert processor.call(path="/now").status == 500
+    processor.call(path="/later")
+    for _ in range(3):
+        assert processor.call().text == "ok"

@@ -7,6 +7,7 @@ worker that exits for dead, and one that exited with 0 for ready.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
 import time
@@ -104,12 +105,17 @@ class Worker:
 
     async def _serve_on_loop(self) -> None:
         """The same on an event loop, so that what the handler started goes on between events."""
+        import asyncio
+
         self._line.setblocking(False)
         reader = wire.LoopReader(self._line, self._frames, self._loop.running())
         while True:
             frame = self._frames.pop()
             if frame is None:
-                await reader.more()
+                with contextlib.suppress(
+                    asyncio.CancelledError
+                ):  # meant for a handler that is done
+                    await reader.more()
             else:
                 self._signals.work()
                 self._outbox.send(await self._answer_on_loop(frame))
@@ -145,7 +151,10 @@ class Worker:
         if event.__class__ is list:
             done = await batches.answer_on_loop(event, self._function, self._context)
             return packets.metric(time.perf_counter() - start) + packets.batch(done)
-        reply = await self._function.handling.call_async(event)
+        try:
+            reply = await self._function.handling.call_async(event)
+        except BaseException as exc:  # noqa: BLE001 - a handler that cancels itself
+            reply = self._function.handling.failed(exc, event)
         if reply.stream is None:
             return packets.metric(time.perf_counter() - start) + packets.answer(reply)
         stream = Stream(reply, self._outbox)
