@@ -90,7 +90,7 @@ def run_job(
             error = report.redact(report.describe(exc, code), secrets)
             outcome.status["error"] = {**error, "exit_status": outcome.exit_status}
     # A platform that did not give the run takes no report of it either.
-    if run is not None or not isinstance(outcome.error, PlatformFault):
+    if run is not None or type(outcome.error) is not PlatformFault:
         _report(hub, outcome)
     return outcome
 
@@ -143,11 +143,11 @@ def prepared(
 
 def exit_status(exc: BaseException) -> int:
     """The status to exit with for what a run raised (the table of errors.py)."""
-    if isinstance(exc, Fault):
+    if report.is_a(exc, Fault):
         return exc.exit_status
-    if isinstance(exc, KeyboardInterrupt):
+    if report.is_a(exc, KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    if isinstance(exc, Terminated):
+    if report.is_a(exc, Terminated):
         return 128 + exc.signal
     return HandlerFault.exit_status if loading.raised_by_import(exc) else EXIT_USER_ERROR
 

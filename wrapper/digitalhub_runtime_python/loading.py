@@ -73,7 +73,10 @@ def load(
 
 def raised_by_import(exc: BaseException) -> bool:
     """Whether the user's module raised this while it was imported."""
-    return getattr(exc, _MARK, False)
+    try:
+        return getattr(exc, _MARK, False)
+    except Exception:  # noqa: BLE001 - an exception of the user's that raises when it is asked
+        return False
 
 
 @contextlib.contextmanager

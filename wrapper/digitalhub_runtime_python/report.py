@@ -7,9 +7,14 @@ import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from digitalhub_runtime_python.errors import Fault, Terminated
+
+if TYPE_CHECKING:
+    from typing import TypeGuard
+
+E = TypeVar("E", bound=BaseException)
 
 OWN_CODE = f"{Path(__file__).parent}/"
 INTERPRETER = (
@@ -30,7 +35,7 @@ def describe(exc: BaseException, root: Path | None = None) -> dict[str, Any]:
     relative to it. Never raises, whatever the exception is made of.
     """
     error: dict[str, Any] = {"type": _type_name(exc), "message": clip(text_of(exc), MESSAGE_LIMIT)}
-    if isinstance(exc, Fault):
+    if is_a(exc, Fault):
         return {**error, "code": exc.code, "exit_status": exc.exit_status}
     try:
         place, trace = _locate(exc, root)
@@ -89,20 +94,25 @@ def redact(error: dict[str, Any], secrets: Iterable[str]) -> dict[str, Any]:
 
 def _type_name(exc: BaseException) -> str:
     cls = type(exc)
-    plain = cls.__module__ in ("builtins", "__main__") or isinstance(exc, (Fault, Terminated))
+    plain = cls.__module__ in ("builtins", "__main__") or issubclass(cls, (Fault, Terminated))
     return cls.__qualname__ if plain else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def text_of(exc: BaseException) -> str:
     """An exception's text, also where its `__str__` raises."""
-    if isinstance(exc, SyntaxError) and exc.filename:
+    if is_a(exc, SyntaxError) and exc.filename:
         return str(exc.msg or "")  # the place is in the traceback, and in file and line
-    if isinstance(exc, SystemExit):
+    if is_a(exc, SystemExit):
         return f"the code called sys.exit({exc.code!r})"
     try:
         return str(exc)
     except Exception as broken:  # noqa: BLE001 - a __str__ of the user's that raises must not hide the error
         return f"<its text cannot be read: {type(broken).__name__}>"
+
+
+def is_a(exc: BaseException, cls: type[E]) -> TypeGuard[E]:
+    """`isinstance` that asks nothing of the exception: one of the user's may raise when it is asked."""
+    return issubclass(type(exc), cls)
 
 
 def is_below(path: str, root: Path | None) -> bool:

@@ -90,7 +90,8 @@ class FunctionSpec:
         Raises:
             UsageFault: usage/shape, a part of it has the wrong shape; the message names the part.
         """
-        spec = _mapping(_mapping(entity, "function").get("spec"), "spec of the function")
+        entity = _mapping(entity, "function")
+        spec = _mapping(entity.get("spec"), "spec of the function")
         return cls(
             name=str(entity.get("name") or ""),
             project=str(entity.get("project") or ""),
