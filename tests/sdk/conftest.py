@@ -37,6 +37,7 @@ VERSION = "PYTHON%d_%d" % _sys.version_info[:2]
 
 START = """
 import digitalhub as dh
+from digitalhub_runtime_python.sdk import compat as _compat
 project = dh.get_or_create_project(PROJECT)
 def new(code=None, handler="f", name="f", **kwargs):
     if code is not None:
@@ -45,6 +46,16 @@ def new(code=None, handler="f", name="f", **kwargs):
                            **{"python_version": VERSION, **kwargs})
 def local(code=None, action="job", run={}, **kwargs):
     return new(code, **kwargs).run(action, local_execution=True, **run)
+def served_at(port):
+    # A serve run whose service is at a port of this machine.
+    function = new("def f(): pass", name="served")
+    task = function._get_or_create_task(_compat.task_name("python", "serve"))
+    run = task.run("python+serve:run", save=False)
+    # Only of a local run does a platform take the status from its client.
+    run.spec.local_execution, run.status.state = True, "RUNNING"
+    run.status.service = {"url": f"127.0.0.1:{port}"}
+    run.save()
+    return run
 def running():
     from digitalhub.context.api import get_context
     return get_context(PROJECT).is_running

@@ -211,12 +211,11 @@ def test_invoke_calls_the_service_and_leaves_method_files_and_params_as_they_are
         user_code(
             f"""
             exec({SERVER!r})
-            run = new("def f(): pass").run("serve")
+            run = served_at(port)
             try:
                 local("def f(): pass").invoke()
             except Exception as exc:
                 show(job=str(exc))
-            run.status.service = {{"url": f"127.0.0.1:{{port}}"}}
             run.invoke()
             run.invoke(json={{"a": 1}})
             run.invoke(method="GET", json={{"a": 1}})
@@ -285,22 +284,31 @@ def test_waiting_for_a_service_ends_when_it_answers(script: Script) -> None:
         user_code(
             f"""
             exec({SERVER!r})
-            import requests, time
-            run = new("def f(): pass").run("serve")
-            # Only of a local run does a platform take the status from its client.
-            entity = {{**run.to_dict(), "id": "served", "name": "served"}}
-            entity["spec"] = {{**entity["spec"], "local_execution": True}}
-            entity["status"] = {{"state": "RUNNING", "service": {{"url": f"127.0.0.1:{{port}}"}}}}
-            url = _os.environ["DHCORE_ENDPOINT"] + f"/api/v1/-/{{PROJECT}}/runs"
-            requests.post(url, json=entity).raise_for_status()
-            served = project.get_run("served")
+            import time
+            run = served_at(port)
             start = time.monotonic()
-            show(same=served.wait() is served, took=time.monotonic() - start, url=served.status.service["url"])
+            show(same=run.wait() is run, took=time.monotonic() - start, url=run.status.service["url"])
             """
         )
     )
     assert seen.same and seen.took < 5
     assert seen.url.startswith("127.0.0.1:")
+
+
+def test_a_function_is_served_called_and_stopped(script: Script) -> None:
+    seen = script(
+        user_code(
+            """
+            function = new("def f(a, b=2):\\n    return a + b")
+            run = function.run("serve", wait=True)
+            show(answer=run.invoke(json={"a": 40}).json(), state=run.status.state)
+            run.stop()
+            show(after=run.wait(timeout=60).status.state)
+            """
+        )
+    )
+    assert (seen.answer, seen.state) == (42, "RUNNING")
+    assert seen.after == "STOPPED"
 
 
 def test_waiting_outlives_a_platform_that_is_away_for_a_while(script: Script) -> None:

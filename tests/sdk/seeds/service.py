@@ -1,13 +1,12 @@
-"""The platform's part is done here: the service, and telling the run of it."""
-
-function = new_function("form1", "func1")
+function = new_function("service", "func")
 data = [1, 2, 3]
 
 # <verbatim>
 run = function.run("serve", ...)
 # </verbatim>
 
-run, asked = with_service(run)
+run.wait()
+del sent[:]
 
 # <verbatim>
 json = {
@@ -25,9 +24,12 @@ json = {
 run.invoke(method="POST", json=json)
 # </verbatim>
 
+asked = list(sent)
+
 # <verbatim>
 run.refresh()
 run.status
 # </verbatim>
 
-show(asked=asked, service=run.status.service)
+show(asked=asked, answer=run.invoke(json=json).json(), service=run.status.service)
+run.stop()

@@ -37,4 +37,5 @@ if MODE == "remote":
     )
     # </verbatim>
     run.refresh()
+    run.stop()
     show(replicas=run.spec.replicas, service_type=run.spec.service_type)

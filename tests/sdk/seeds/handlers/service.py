@@ -1,0 +1,2 @@
+def func(**parameters):
+    return parameters
