@@ -98,6 +98,7 @@ class Processor:
         self.process = subprocess.Popen(
             arguments,
             env={**os.environ, "PYTHONPATH": path, "NUCLIO_HANDLER": handler, **(env or {})},
+            stdout=subprocess.DEVNULL if stderr is subprocess.DEVNULL else None,
             stderr=stderr,
         )
         self.keep = True

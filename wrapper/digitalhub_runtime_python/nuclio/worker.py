@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable
@@ -65,6 +66,8 @@ class Worker:
     def __init__(self, options: dict[str, str], signals: Signals) -> None:
         self._options = options
         self._line = wire.connect(options.get("event-socket-path", ""))
+        # The length of an event is a write of its own: not worth waking up for.
+        self._line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 5)
         control = options.get("control-socket-path")
         self._control = wire.connect(control) if control else None
         self._outbox = wire.Outbox(self._line)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from digitalhub_runtime_python import arguments
 from digitalhub_runtime_python.errors import ArgumentFault
-from digitalhub_runtime_python.lifecycle import ReadyFunction
 from digitalhub_runtime_python.serve.event import RequestEvent
 from digitalhub_runtime_python.spec import RunSpec
+
+if TYPE_CHECKING:
+    from digitalhub_runtime_python.lifecycle import ReadyFunction
 
 Bind = Callable[[RequestEvent], arguments.Arguments]
 
