@@ -50,7 +50,7 @@ def serve(
 
     from digitalhub_runtime_python.hub.offline import OfflineHub
     from digitalhub_runtime_python.lifecycle import workspace
-    from digitalhub_runtime_python.serve import supervisor
+    from digitalhub_runtime_python.serve import reloading
     from digitalhub_runtime_python.serve.command import serve_code
 
     settings = Settings.from_env(os.environ)
@@ -79,7 +79,7 @@ def serve(
             options,
             place,
             debug=debug,
-            watch=supervisor.changes(code.root) if reload else None,
+            watch=reloading.changes(code.root) if reload else None,
             announce=_announce,
         )
     sys.exit(status)

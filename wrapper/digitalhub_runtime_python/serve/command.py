@@ -96,15 +96,15 @@ def serve_code(
         UsageFault: serve/address, where a port cannot be had.
     """
     # Here, not above: `serve --help` needs none of it.
-    from digitalhub_runtime_python.serve import supervisor
+    from digitalhub_runtime_python.serve import sockets, supervisor
     from digitalhub_runtime_python.serve.worker import Service
 
     _require_fork()
     if serve.listen_fd is not None:
-        listener = supervisor.inherited(serve.listen_fd)
+        listener = sockets.inherited(serve.listen_fd)
     else:
-        listener = supervisor.listen(serve.host, serve.port)
-    with listener, supervisor.listen(serve.host, serve.management_port) as manager:
+        listener = sockets.listen(serve.host, serve.port)
+    with listener, sockets.listen(serve.host, serve.management_port) as manager:
         url, management_url = _url(listener), _url(manager)
 
         def on_ready() -> None:

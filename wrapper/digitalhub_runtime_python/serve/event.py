@@ -79,9 +79,17 @@ class RequestEvent(nuclio_sdk.Event):  # type: ignore[misc]
         return media_type in self.headers.get("Accept", "")
 
     def to_json(self) -> str:
+        self._make_all()
+        return str(super().to_json())
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The request's scope holds its connection, which cannot be copied or pickled.
+        self._make_all()
+        return {k: v for k, v in self.__dict__.items() if k != "_scope"}
+
+    def _make_all(self) -> None:
         for name in (*_SHOWN, *_CONSTANT):
             self.__dict__[name] = getattr(self, name)
-        return str(super().to_json())
 
 
 class Headers(dict):  # type: ignore[type-arg]

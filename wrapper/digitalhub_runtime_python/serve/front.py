@@ -7,6 +7,7 @@ import contextlib
 import errno
 import logging
 import os
+import resource
 import socket
 import time
 from email.utils import formatdate
@@ -63,6 +64,7 @@ class Front:
         self._listener = listener
         self._control = control
         self._shared = shared
+        self._most = min(settings.connections, _descriptors())
         self._state = FrontState(settings, slot)
         self._app = App(loop, runner, self._state)
         self._accepting = False
@@ -145,7 +147,7 @@ class Front:
 
     def _accept(self, at_most: int) -> None:
         for _ in range(at_most):
-            if len(self._state.connections) >= self._settings.connections:
+            if len(self._state.connections) + len(self._tasks) >= self._most:
                 self._pause_accepting()
                 return
             try:
@@ -282,6 +284,12 @@ class Front:
                 if connection.idle() and connection.received == connection.complete:
                     connection.transport.close()
         return not self._state.connections and not self._tasks and now - self._drain_from > 0.05
+
+
+def _descriptors() -> int:
+    """Connections that the process may have open and still open files of its own."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 1 << 30 if most == resource.RLIM_INFINITY else max(16, most - 128)
 
 
 def _resident() -> int:

@@ -20,6 +20,8 @@ from typing import Any
 import uvicorn
 
 from digitalhub_runtime_python.serve import board, metrics, openapi, page, problems
+from digitalhub_runtime_python.serve.protocol import Connection, FrontState
+from digitalhub_runtime_python.settings import ServeSettings
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +147,7 @@ def main(app: Management, listener: socket.socket, lifeline: socket.socket) -> i
         signal.signal(number, lambda *_: None)
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -153,10 +155,8 @@ def main(app: Management, listener: socket.socket, lifeline: socket.socket) -> i
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=100,
         timeout_graceful_shutdown=1,
     )
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     asyncio.run(_serve(uvicorn.Server(config), listener, lifeline))
     return 0
 
@@ -167,4 +167,17 @@ async def _serve(server: uvicorn.Server, listener: socket.socket, lifeline: sock
         server.should_exit = True
 
     asyncio.get_running_loop().add_reader(lifeline, end)
+    # With the limits of the function's port: whoever can hold up /live can have the pod ended.
+    state = FrontState(ServeSettings(keep_alive=30), board.Board(1).slots[0])
+    server.server_state = state
+    clock = asyncio.create_task(_watch(state))
     await server.serve([listener])
+    clock.cancel()
+
+
+async def _watch(state: FrontState) -> None:
+    while True:
+        state.clock = asyncio.get_running_loop().time()
+        for connection in list(state.connections):
+            connection.check(state.clock)
+        await asyncio.sleep(1)

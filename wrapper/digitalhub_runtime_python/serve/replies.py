@@ -174,7 +174,7 @@ def _other(value: Any) -> Reply:
             "Return the generator itself, or Response(body=generator).",
         )
     root = type(value).__module__.partition(".")[0]
-    if root in ("pandas", "polars", "pyarrow"):
+    if root in ("pandas", "polars", "pyarrow") and hasattr(value, "shape"):
         return _json(records(value))
     if root == "numpy" and getattr(value, "shape", None) == () and hasattr(value, "item"):
         return to_reply(value.item(), str)

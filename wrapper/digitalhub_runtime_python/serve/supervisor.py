@@ -18,10 +18,8 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Callable
 
-from digitalhub_runtime_python.errors import UsageFault
 from digitalhub_runtime_python.serve import board, management, worker
 from digitalhub_runtime_python.serve.front import STUCK
 from digitalhub_runtime_python.serve.worker import Service
@@ -34,7 +32,6 @@ BACKOFF = (0.05, 30.0)
 STEADY = 60.0
 """Seconds that a worker must have lived for its next crash to count as a first one."""
 
-BACKLOG = 2048
 MARGIN = 2.0
 """Seconds beyond the grace time after which a worker is killed."""
 
@@ -83,7 +80,8 @@ class Supervisor:
         self._watch = watch
         self._board = board.Board(service.serve.workers)
         self._workers = [Worker(i, slot) for i, slot in enumerate(self._board.slots)]
-        self._retired: dict[int, float] = {}  # pid of an old worker -> when it is killed
+        # Old workers: pid -> when it is killed, and its control, whose end would end it at once.
+        self._retired: dict[int, tuple[float, socket.socket | None]] = {}
         self._management = 0
         self._lifeline: socket.socket | None = None
         self._announced = False
@@ -170,7 +168,8 @@ class Supervisor:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             worker.set_signals(lambda: os._exit(128 + signal.SIGTERM))
             # Their other ends must see an end when the supervisor dies.
-            for end in (self._lifeline, *(w.control for w in self._workers)):
+            retired = [control for _, control in self._retired.values()]
+            for end in (self._lifeline, *retired, *(w.control for w in self._workers)):
                 if end is not None:
                     end.close()
             for unused in (self._wakeup, *not_needed):
@@ -239,7 +238,10 @@ class Supervisor:
                 if self._end_by is None:
                     logger.error("the management process ended with %d; it is replaced", status)
             elif pid in self._retired:
-                del self._retired[pid]
+                _, control = self._retired.pop(pid)
+                if control is not None:
+                    control.close()
+                _kill_group(pid)
             else:
                 for place in self._workers:
                     if place.pid == pid:
@@ -269,11 +271,13 @@ class Supervisor:
             logger.error("the function cannot be served; it is tried again when its code changes")
             return
         lived = time.monotonic() - place.started
+        level = logging.ERROR if status else logging.WARNING
         place.failures = 0 if status in (0, STUCK) or lived > STEADY else place.failures + 1
         first, most = BACKOFF
         pause = min(most, first * 2 ** (place.failures - 1)) if place.failures else 0.0
         place.start_at = time.monotonic() + pause
-        logger.error(
+        logger.log(
+            level,
             "worker %d %s after %.1f s; it is replaced %s",
             place.index,
             _ending(status),
@@ -285,12 +289,11 @@ class Supervisor:
         if self._watch is None or self._end_by is not None or not next(self._watch):
             return
         logger.warning("the code has changed; the workers are replaced")
+        kill_at = time.monotonic() + self._service.serve.grace + MARGIN
         for place in self._workers:
             if place.pid:
-                self._retired[place.pid] = time.monotonic() + self._service.serve.grace + MARGIN
-                _send(place.pid, signal.SIGTERM)
-                if place.control is not None:
-                    place.control.close()  # it sees the end of its supervisor, and ends
+                _ask_to_end(place)
+                self._retired[place.pid] = kill_at, place.control
                 place.pid, place.control = 0, None
             place.start_at, place.failures, place.ready = 0.0, 0, False
 
@@ -315,16 +318,12 @@ class Supervisor:
         self._board.state = board.DRAINING
         for place in self._workers:
             place.slot.values[board.STATE] = board.DRAINING
-            if place.pid and place.control is not None:
-                if place.ready:
-                    with contextlib.suppress(OSError):
-                        place.control.send(b"D")
-                else:
-                    _send(place.pid, signal.SIGTERM)  # it has not begun: nothing to finish
+            if place.pid:
+                _ask_to_end(place)
 
     def _enforce_end(self) -> None:
         now = time.monotonic()
-        for pid in [p for p, at in self._retired.items() if at < now]:
+        for pid in [p for p, (at, _) in self._retired.items() if at < now]:
             _kill_group(pid)
         if self._end_by is not None and now > self._end_by:
             if any(w.pid for w in self._workers) and not self._status:
@@ -352,76 +351,12 @@ class Supervisor:
             place.pid = 0
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket.
-
-    Raises:
-        UsageFault: the address is taken, or none of this machine's.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as exc:
-        raise UsageFault(
-            "serve/address",
-            f"The service cannot listen on {host}:{port}: {exc.strerror or exc}.",
-            "Choose another port or address; port 0 takes a free one.",
-        ) from exc
-    listener.listen(BACKLOG)
-    listener.setblocking(False)
-    return listener
-
-
-def inherited(fd: int) -> socket.socket:
-    """A listening socket that the process was started with.
-
-    Raises:
-        UsageFault: there is none.
-    """
-    try:
-        listener = socket.socket(fileno=fd)
-        if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            raise OSError(f"descriptor {fd} does not listen")
-    except OSError as exc:
-        raise UsageFault(
-            "serve/address",
-            f"DHPY_LISTEN_FD is {fd}, which is no listening socket: {exc}.",
-            "Pass one on to this process, or set DHPY_PORT.",
-        ) from exc
-    listener.setblocking(False)
-    return listener
-
-
-def changes(root: Path) -> Iterator[bool]:
-    """Whether a Python file below `root` has changed since the last look."""
-    before = _stamps(root)
-    while True:
-        now = _stamps(root)
-        yield now != before
-        before = now
-
-
-def _stamps(root: Path) -> dict[str, tuple[int, int]]:
-    found: dict[str, tuple[int, int]] = {}
-    for folder, folders, files in os.walk(root):
-        folders[:] = [
-            f
-            for f in folders
-            if not f.startswith(".")
-            and f not in ("__pycache__", "node_modules")
-            and not (Path(folder) / f / "pyvenv.cfg").exists()
-        ]
-        for name in files:
-            if name.endswith(".py"):
-                with contextlib.suppress(OSError):  # an editor is just replacing it
-                    path = Path(folder) / name
-                    stat = path.stat()
-                    found[str(path)] = (stat.st_mtime_ns, stat.st_size)
-    return found
+def _ask_to_end(place: Worker) -> None:
+    if place.ready and place.control is not None:
+        with contextlib.suppress(OSError):
+            place.control.send(b"D")
+    else:
+        _send(place.pid, signal.SIGTERM)  # it has not begun: there is nothing to finish
 
 
 def _ending(status: int) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import functools
 import inspect
+import io
 import json
 import logging
 import os
@@ -12,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
@@ -21,13 +24,15 @@ import nuclio_sdk
 from digitalhub_runtime_python import context, lifecycle, report
 from digitalhub_runtime_python.arguments import Arguments
 from digitalhub_runtime_python.hub import Hub
+from digitalhub_runtime_python.outputs import Output
 from digitalhub_runtime_python.serve import openapi
 from digitalhub_runtime_python.serve.binding import make_binder
 from digitalhub_runtime_python.serve.board import Slot
 from digitalhub_runtime_python.serve.event import TRIGGER
 from digitalhub_runtime_python.serve.front import Front
 from digitalhub_runtime_python.serve.handling import Handling, is_async
-from digitalhub_runtime_python.serve.handover import AsyncRunner, Outbox, Runner, SyncRunner
+from digitalhub_runtime_python.serve.handover import AsyncRunner, Runner, SyncRunner
+from digitalhub_runtime_python.serve.streams import Outbox
 from digitalhub_runtime_python.settings import ServeSettings, Settings
 from digitalhub_runtime_python.sources import Fetched
 from digitalhub_runtime_python.spec import RunSpec
@@ -49,6 +54,31 @@ class Service:
     folder: Path
     """Of the service; `openapi.json` is written there."""
     debug: bool = False
+
+
+class _LateHub:
+    """A hub that is made when it is needed: most services need none, and its client costs a tenth of the start."""
+
+    def __init__(self, make: Callable[[], Hub]) -> None:
+        self._hub = functools.lru_cache(maxsize=None)(make)
+
+    def load_run(self) -> RunSpec:
+        return self._hub().load_run()
+
+    def resolve_input(self, key: str, form: str) -> Any:
+        return self._hub().resolve_input(key, form)
+
+    def store_output(self, run: RunSpec, output: Output) -> str:
+        return self._hub().store_output(run, output)
+
+    def report(self, status: Mapping[str, Any]) -> None:
+        self._hub().report(status)
+
+    def project(self) -> Any:
+        return self._hub().project()
+
+    def run(self) -> Any:
+        return self._hub().run()
 
 
 class Platform(nuclio_sdk.Platform):  # type: ignore[misc]
@@ -76,8 +106,10 @@ def main(
     loop = _new_loop()
     asyncio.set_event_loop(loop)
     platform = Platform(dict(service.serve.addresses))
-    hub: Hub | None = None
+    hub = _LateHub(service.make_hub)
     started = False
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a log that comes minutes later is of no use
 
     def make_context(project: Callable[[], Any], run: Callable[[], Any]) -> Any:
         return context.make_context(
@@ -90,15 +122,11 @@ def main(
         return loop.run_until_complete(_awaited(value)) if inspect.isawaitable(value) else value
 
     try:
-        hub = service.make_hub()
         with lifecycle.prepared(
             hub,
             service.run,
-            service.settings,
-            service.code.root,
-            {},
+            service.code,
             make_context=make_context,
-            fetch=lambda *_: service.code,
             call=call,
         ) as ready:
             runner, front = _assemble(service, ready, slot, listener, control, loop)
@@ -177,7 +205,7 @@ def _report_failure(
     exc: BaseException,
     status: int,
     service: Service,
-    hub: Hub | None,
+    hub: _LateHub,
     control: socket.socket,
     started: bool,
 ) -> None:
@@ -193,8 +221,7 @@ def _report_failure(
     control.setblocking(True)
     try:
         control.sendall(b"F" + json.dumps(message).encode() + b"\n")
-        if hub is not None:
-            hub.report({"error": {**error, "exit_status": status}})
+        hub.report({"error": {**error, "exit_status": status}})
         if settings.termination_log is not None:
             settings.termination_log.write_bytes(text.encode()[-4096:])
     except Exception as problem:  # noqa: BLE001 - the first error is the one to end with
