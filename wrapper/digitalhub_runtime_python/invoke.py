@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import inspect
 import threading
 from collections.abc import Coroutine
@@ -39,11 +40,10 @@ async def _collected(generator: Any) -> list[Any]:
 
 
 def _run_async(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    import asyncio  # a tenth of a second at 0.1 CPU, and most handlers are not async
+    import asyncio  # half a second at 0.1 CPU, and most handlers are not async
 
-    if (
-        asyncio._get_running_loop() is None
-    ):  # get_running_loop raises, and would be chained to the user's error
+    # Not get_running_loop: what it raises would be chained to the user's error.
+    if asyncio._get_running_loop() is None:
         return asyncio.run(coroutine)
 
     # The caller's thread already runs a loop (a notebook): a thread of our own may have another.
@@ -55,7 +55,8 @@ def _run_async(coroutine: Coroutine[Any, Any, Any]) -> Any:
         except BaseException as exc:  # noqa: BLE001 - re-raised below, in the caller's thread
             outcome["error"] = exc
 
-    thread = threading.Thread(target=run, name="async-handler")
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(run,), name="async-handler")
     thread.start()
     thread.join()
     if "error" in outcome:

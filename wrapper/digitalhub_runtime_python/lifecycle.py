@@ -29,9 +29,7 @@ from digitalhub_runtime_python.errors import (
 )
 from digitalhub_runtime_python.hub import Hub
 from digitalhub_runtime_python.settings import Settings
-from digitalhub_runtime_python.spec import RunSpec, SourceSpec
-
-Fetch = Callable[[SourceSpec, Path, Settings], sources.Fetched]
+from digitalhub_runtime_python.spec import RunSpec
 
 
 @dataclass
@@ -61,23 +59,28 @@ class ReadyFunction:
 
 
 def run_job(
-    hub: Hub, settings: Settings, *, module_name: str = "", fetch: Fetch = sources.fetch
+    hub: Hub, settings: Settings, *, module_name: str = "", code: sources.Fetched | None = None
 ) -> Outcome:
     """Execute one run and report what became of it.
 
     Never raises for a failing run, nor for a report that cannot be delivered: the outcome has both.
+
+    Args:
+        module_name: import the code under this name, where runs share a process.
+        code: the code, where it lies already; None fetches it.
     """
     outcome = Outcome()
     run: RunSpec | None = None
     with ExitStack() as stack:
-        code = None
+        root = None
         try:
             run = _loaded(hub)
             place = stack.enter_context(workspace(settings))
-            code = place / "code"
-            ready = stack.enter_context(
-                prepared(hub, run, settings, code, outcome.status, module_name, fetch=fetch)
-            )
+            root = code.root if code else place / "code"
+            code = code or sources.fetch(run.source, root, settings)
+            if code.revision:
+                outcome.status["source"] = {"revision": code.revision}
+            ready = stack.enter_context(prepared(hub, run, code, module_name))
             value = _call(ready, run)
             collected = outputs.collect(
                 value, ready.outputs, run, hub.store_output, place / "outputs"
@@ -87,7 +90,7 @@ def run_job(
         except BaseException as exc:  # noqa: BLE001 - reported, and handed to the caller as it is
             secrets = settings.secret_values(run.secrets if run else ())
             outcome.error, outcome.exit_status = exc, exit_status(exc)
-            error = report.redact(report.describe(exc, code), secrets)
+            error = report.redact(report.describe(exc, root), secrets)
             outcome.status["error"] = {**error, "exit_status": outcome.exit_status}
     # A platform that did not give the run takes no report of it either.
     if run is not None or type(outcome.error) is not PlatformFault:
@@ -99,30 +102,22 @@ def run_job(
 def prepared(
     hub: Hub,
     run: RunSpec,
-    settings: Settings,
-    code: Path,
-    status: dict[str, Any],
+    code: sources.Fetched,
     module_name: str = "",
     make_context: Callable[..., Any] = context.make_context,
-    fetch: Fetch = sources.fetch,
     call: Callable[..., Any] = invoke.call,
 ) -> Iterator[ReadyFunction]:
-    """Fetch, import and initialise a run's function; a job does it once, a service once per worker.
+    """Import and initialise a run's function; a job does it once, a service once per worker.
 
     Args:
-        code: an empty folder for the code.
-        status: gets `source`, the revision that was fetched.
+        code: where the function's code lies.
         make_context: makes the Nuclio context from the two callables for `project` and `run`.
-        fetch: brings the code into `code`, or says where it lies.
         call: calls the init function; a service has a loop of its own for one that is async.
     """
-    code.mkdir(parents=True, exist_ok=True)
-    fetched = fetch(run.source, code, settings)
-    if fetched.revision:
-        status["source"] = {"revision": fetched.revision}
-    with loading.importable(fetched.root):
+    source = run.source
+    with loading.importable(code.root) as aside:
         function = loading.load(
-            fetched.root, fetched.main, run.source.handler, run.source.init_function, module_name
+            code.root, code.main, source.handler, source.init_function, module_name, aside
         )
         signature = arguments.read_signature(function.handler)
         if run.action == "job":

@@ -39,7 +39,12 @@ class LoadedFunction:
 
 
 def load(
-    root: Path, main: Path | None, handler: str | None, init_function: str | None, name: str = ""
+    root: Path,
+    main: Path | None,
+    handler: str | None,
+    init_function: str | None,
+    name: str = "",
+    aside: dict[str, ModuleType] | None = None,
 ) -> LoadedFunction:
     """Import the handler, and the init function where one is named.
 
@@ -50,6 +55,7 @@ def load(
         init_function: a name in the handler's module, or of the handler's forms.
         name: import the handler's file under this module name, so that runs that share a process
             do not share the module. Default: its own name.
+        aside: gets the modules that hide one of `root`'s, and are set aside (see `importable`).
 
     Raises:
         HandlerFault: handler/missing, handler/module, handler/not-found, handler/not-callable.
@@ -62,6 +68,8 @@ def load(
             "Set handler, e.g. handler='main:run'.",
         )
     with _IMPORTS:
+        if aside is not None:
+            _come_first(root, aside)
         module = _import(root, main, handler, name)
         function = _find(module, handler.rpartition(":")[2])
         init = None
@@ -80,20 +88,21 @@ def raised_by_import(exc: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def importable(root: Path) -> Iterator[None]:
-    """Put `root` first on sys.path; on leaving, forget what was imported from it.
+def importable(root: Path) -> Iterator[dict[str, ModuleType]]:
+    """Put `root` on sys.path; on leaving, forget what was imported from it.
 
-    Modules of the process that have the name of one in `root` are set aside meanwhile: the code's
-    own `utils.py` is what its `import utils` means, whatever the caller has imported.
+    Modules of the process that have the name of one in `root` are set aside meanwhile, into the
+    dict that `load` takes: the code's own `utils.py` is what its `import utils` means, whatever the
+    caller, or another run, has imported.
     """
+    aside: dict[str, ModuleType] = {}
     with _IMPORTS:
-        aside = _set_aside(root)
         path, modules = set(sys.path), set(sys.modules)
         sys.path.insert(0, str(root))
         # A folder that filled up after the path was last listed would look empty to the finders.
         importlib.invalidate_caches()
     try:
-        yield
+        yield aside
     finally:
         with _IMPORTS:
             if str(root) in sys.path:
@@ -106,9 +115,8 @@ def importable(root: Path) -> Iterator[None]:
             for entry in [e for e in sys.path_importer_cache if is_below(e, root)]:
                 del sys.path_importer_cache[entry]
             for name, module in aside.items():
-                if Path(
-                    module.__dict__.get("__file__") or "/"
-                ).exists():  # not those of a run that has ended
+                file = module.__dict__.get("__file__")
+                if file is None or Path(file).exists():  # else it is of a run that has ended
                     sys.modules.setdefault(name, module)
 
 
@@ -119,8 +127,11 @@ def own_modules() -> list[ModuleType]:
     return [m for m in modules if any(_lies_in(m, root) for root in roots)]
 
 
-def _set_aside(root: Path) -> dict[str, ModuleType]:
-    """Take the modules out of sys.modules that hide one of `root`'s."""
+def _come_first(root: Path, aside: dict[str, ModuleType]) -> None:
+    """Move `root` before those of other runs, and take the modules away that hide one of its own."""
+    if str(root) in sys.path:
+        sys.path.remove(str(root))
+    sys.path.insert(0, str(root))
     # A folder without __init__.py hides nothing but another such folder.
     names = {p.name: (p / "__init__.py").exists() for p in root.iterdir() if p.is_dir()}
     names.update({p.stem: True for p in root.glob("*.py") if p.stem != "__main__"})
@@ -134,7 +145,7 @@ def _set_aside(root: Path) -> dict[str, ModuleType]:
     }
     for name in hiding:
         del sys.modules[name]
-    return hiding
+    aside.update(hiding)
 
 
 def _may_move(module: ModuleType, *, code: bool) -> bool:

@@ -58,7 +58,7 @@ def run(
         init_parameters=pairs(init_parameters),
         extra={"lax_parameters": True},
     )
-    outcome = run_job(OfflineHub(spec, output_dir), settings, fetch=lambda *_: in_place(file))
+    outcome = run_job(OfflineHub(spec, output_dir), settings, code=in_place(file))
     error = outcome.status.get("error")
     if as_json:
         click.echo(json.dumps(outcome.status, indent=2))
