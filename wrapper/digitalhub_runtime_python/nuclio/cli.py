@@ -43,7 +43,7 @@ from digitalhub_runtime_python.nuclio import manifests as nuclio
     "--plain", is_flag=True, help="HANDLER is a Nuclio handler, called with (context, event)."
 )
 @click.option("--name", help="Default: the handler's.")
-@click.option("--namespace", default="nuclio", show_default=True)
+@click.option("--namespace", default="nuclio", show_default=True, help="Kubernetes' namespace.")
 @click.option("--project", default="default", show_default=True, help="Nuclio's project.")
 @click.option(
     "--python", default=f"3.{sys.version_info[1]}", show_default=True, help="The image's Python."
@@ -57,7 +57,13 @@ from digitalhub_runtime_python.nuclio import manifests as nuclio
     metavar="K=V",
     help="An argument that no request has to bring.",
 )
-@click.option("--init-parameter", "init_parameters", multiple=True, metavar="K=V")
+@click.option(
+    "--init-parameter",
+    "init_parameters",
+    multiple=True,
+    metavar="K=V",
+    help="A parameter of the init function.",
+)
 @click.option(
     "--workers", type=int, default=1, show_default=True, help="Processes in each replica."
 )

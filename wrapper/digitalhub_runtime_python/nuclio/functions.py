@@ -122,14 +122,15 @@ def _load_plain(handler: str, the_context: Any, finish: Finish) -> Function:
 def _load_own(
     the_context: Any, finish: Finish, stack: ExitStack, environ: Mapping[str, str]
 ) -> Function:
-    from digitalhub_runtime_python import lifecycle, report
+    from digitalhub_runtime_python import lifecycle, report, sources
     from digitalhub_runtime_python.serve.binding import make_binder
     from digitalhub_runtime_python.serve.command import make_hub
 
     settings = Settings.from_env(environ)
     hub = _given(environ) or make_hub(settings)
     run = hub.load_run()
-    code = stack.enter_context(lifecycle.workspace(settings)) / "code"
+    place = stack.enter_context(lifecycle.workspace(settings))
+    code = sources.fetch(run.source, place / "code", settings)
 
     def adopt(project: Callable[[], Any], run_entity: Callable[[], Any]) -> Any:
         the_context._resolvers = {"project": project, "run": run_entity}
@@ -139,9 +140,7 @@ def _load_own(
         lifecycle.prepared(
             hub,
             run,
-            settings,
             code,
-            {},
             make_context=adopt,
             call=lambda function, bound: finish(function(*bound.args, **bound.kwargs)),
         )
@@ -151,7 +150,7 @@ def _load_own(
         ready.handler,
         make_binder(ready, run),
         names=[o for o in ready.outputs if isinstance(o, str)],
-        root=code,
+        root=code.root,
         redact=lambda error: report.redact(error, secrets),
     )
     return Function(calling, takes_batches=False, wants_loop=is_async(ready.handler))
