@@ -109,3 +109,16 @@ def backoff_limit(spec: Mapping[str, Any]) -> int:
             "Set it to the number of times that a failing job is tried again, 0 or more.",
         )
     return value
+
+
+def give_image(run: RunRecord, store: Store) -> None:
+    """After a build the function uses the image from then on, as with Core; its version stays the same."""
+    image = (run.entity["status"].get("build") or {}).get("image")
+    identity = str(run.entity["spec"].get("function") or "").rpartition(":")[2]
+    if image and run.entity["kind"].startswith("python+build"):
+        store.change(
+            "functions",
+            run.project,
+            identity,
+            lambda function: {**function, "spec": {**function["spec"], "image": image}},
+        )

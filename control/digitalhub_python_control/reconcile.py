@@ -23,6 +23,7 @@ from digitalhub_python_control.launch import (
     backoff_limit,
     blamed,
     check_action,
+    give_image,
     run_environment,
 )
 from digitalhub_python_control.services import is_service, restart_handle, service_status
@@ -256,6 +257,7 @@ class Reconciler:
         if end.status == 0:
             # What an earlier attempt died of does not matter any more.
             forgotten = {"message": None} if run.attempt else {}
+            give_image(fresh, self._store)
             return self._move(run, "COMPLETED", status=forgotten)
         message = _why(fresh, end)
         with blamed(run):
@@ -308,7 +310,9 @@ class Reconciler:
         by_itself = look.exit is not None and "stopping" not in handle
         if by_itself and look.exit == Exit(0):
             return self._move(run, "COMPLETED")
-        return self._move(run, "STOPPED", status={"service": None} if is_service(run.entity) else {})
+        return self._move(
+            run, "STOPPED", status={"service": None} if is_service(run.entity) else {}
+        )
 
     def _stop(self, run: RunRecord, handle: Mapping[str, Any]) -> bool:
         asked = handle.get("stopping")

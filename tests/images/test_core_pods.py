@@ -134,6 +134,29 @@ def test_a_data_frame_is_stored_within_a_default_pods_memory(
         assert any(data.startswith(b"PAR1") for data in core.stored.values())
 
 
+def test_a_base_image_of_the_users_own_runs_a_job_with_our_layer(
+    base_image: BaseImages, tmp_path: Path
+) -> None:
+    build = ["--build-arg", f"BASE={base_image('3.11')}", "--build-arg", "PYTHON_VERSION=3.11"]
+    docker("build", "--quiet", "--tag", "dhpy-test/layer", *build, "--file",
+           str(ROOT / "images/nuclio/Dockerfile.layer"), str(ROOT / "images/nuclio"))  # fmt: skip
+    # Core mounts the image's /opt/nuclio as a volume; Docker can be given the files.
+    container = docker("create", "dhpy-test/layer", "none").stdout.strip()
+    docker("cp", f"{container}:/opt/nuclio", str(tmp_path / "layer"))
+    docker("rm", container)
+    command = (
+        *SCRIPT, "--common_requirements", "/opt/nuclio/requirements/nuclio.txt",
+        "--uv_path", "/opt/nuclio/uv/uv", "--wheel_path", "/opt/nuclio/whl",
+    )  # fmt: skip
+    home = tmp_path / "home"
+    with Core("def f(a, b=2): return a + b\n", parameters={"a": 1}) as core:
+        core.files(home)
+        volume = f"--volume={tmp_path / 'layer'}:/opt/nuclio:ro"
+        done = _run(pod(core, home, base_image.standin("3.11"), command, "--rm", volume))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert core.status["results"] == {"output_0": 3}
+
+
 def test_an_image_with_nuclios_processor_serves_a_nuclio_handler(
     base_image: BaseImages, tmp_path: Path
 ) -> None:

@@ -212,6 +212,7 @@ def test_a_registry_that_refuses_is_told_as_a_login(
     base: str, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "none"))
+    (tmp_path / "auth.json").write_text("{}")
     monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "auth.json"))
     with Registry(tmp_path, password="open sesame") as private:
         with pytest.raises(EnvironmentFault) as caught:
@@ -301,7 +302,7 @@ def test_kanikos_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     recorder.chmod(0o755)
     context = tmp_path / "place" / "context"
     context.mkdir(parents=True)
-    request = Request(context, "127.0.0.1:5000/a/b:tag", "linux/arm64")
+    request = Request(context, "127.0.0.1:5000/a/b:tag", platform="linux/arm64")
     built = load("kaniko", {**os.environ, "KANIKO_EXECUTOR": str(recorder)}).build(request, print)
     assert built.digest == f"sha256:{7:064d}"
     recorded = (tmp_path / "arguments").read_text().splitlines()

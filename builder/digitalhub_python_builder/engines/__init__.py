@@ -181,10 +181,10 @@ def choose(name: str, needs: Collection[str], environ: Mapping[str, str], log: L
 
 
 def base_fault(reference: str, why: str) -> EnvironmentFault:
-    """The fault for a base image that cannot be had."""
+    """The fault for an image that cannot be had, a base or a function's own."""
     return EnvironmentFault(
         "build/base-image-missing",
-        f"The base image {reference} is not on this machine and cannot be pulled: {_short(why)}",
+        f"The image {reference} is not on this machine and cannot be pulled: {_short(why)}",
         "Check its name and your login to its registry; `make images` makes the project's own.",
     )
 

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from digitalhub_python_control.settings import ControlSettings
     from digitalhub_python_control.store import RunRecord
 
-ENGINES = {"process": "digitalhub_python_control.engines.process:ProcessEngine"}
+ENGINES = {
+    "process": "digitalhub_python_control.engines.process:ProcessEngine",
+    "docker": "digitalhub_python_control.engines.docker:DockerEngine",
+}
 """Name -> `module:attribute` of a class that takes the settings and is a RunEngine."""
 
 # What the exit statuses of errors.py mean, for a run that could not report its error itself.

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import signal
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,13 @@ _LOST = (
 )
 _RUNTIME = ("-m", "digitalhub_runtime_python")
 
+BUILD_COMMAND = (sys.executable, "-m", "digitalhub_python_control.building")
+"""A build is a process of ours, in our own environment; what it builds is not."""
+_BUILD_VARIABLES = (
+    "DOCKER_", "BUILDAH_", "CONTAINERS_", "REGISTRY_AUTH_FILE", "KANIKO_EXECUTOR",
+    "XDG_RUNTIME_DIR", "DHPY_BUILD_", "DHPY_IMAGES", "DHPY_REGISTRY",
+)  # fmt: skip
+
 MEANINGLESS = {
     "image": "the run uses an interpreter of this machine",
     "base_image": "the run uses an interpreter of this machine",
@@ -61,7 +69,7 @@ class ProcessEngine:
         command: what to run instead of the runtime, with no environment made for it.
     """
 
-    actions = frozenset({"job", "serve"})
+    actions = frozenset({"job", "serve", "build"})
 
     def __init__(self, settings: ControlSettings, command: Sequence[str] | None = None) -> None:
         self.max_jobs = settings.max_jobs
@@ -79,6 +87,8 @@ class ProcessEngine:
         if self._command is not None:
             return {"command": list(self._command)}
         spec = RunSpec.from_entity(run.entity)
+        if spec.action == "build":
+            return {"command": list(BUILD_COMMAND)}
         python = ensure_environment(
             interpreter_version(spec.python_version),
             # As they were sent: a string in place of a list must be refused, not taken apart.
@@ -96,7 +106,7 @@ class ProcessEngine:
         attempt, work = self._attempt(run), self._folder(run) / "work"
         attempt.mkdir(parents=True, exist_ok=True, mode=0o700)
         work.mkdir(exist_ok=True, mode=0o700)
-        if run.attempt == 0:
+        if run.attempt == 0 and not is_build(run):
             for line in ignored_parameters(run.entity["spec"]):
                 self.log(run, line)
         command = ["/bin/sh", str(_SHIM), str(attempt), str(work), *prepared["command"]]
@@ -181,6 +191,8 @@ class ProcessEngine:
             "DHPY_CACHE": str(self._cache),
         }
         environment = {**inherited_environment(os.environ), **mine, **env}
+        if is_build(run):
+            environment = {**build_environment(os.environ), **environment}
         if "python" in prepared:
             # Programs that the requirements bring along are found first, as in an activated
             # environment; and the runtime before a package of the same name from an index.
@@ -221,6 +233,15 @@ class ProcessEngine:
         with contextlib.suppress(OSError):
             (self._attempt(run) / "exit").write_text(line, encoding="ascii")
         return _exit(line)
+
+
+def is_build(run: RunRecord) -> bool:
+    return str(run.entity.get("kind", "")).startswith("python+build")
+
+
+def build_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The settings of build engines and registries, which no function's own run may see."""
+    return {name: value for name, value in environ.items() if name.startswith(_BUILD_VARIABLES)}
 
 
 def ignored_parameters(spec: Mapping[str, Any]) -> list[str]:
