@@ -205,12 +205,14 @@ def test_ctrl_c_ends_it_with_0_and_leaves_nothing_behind(serve: Serve, tmp_path:
     service = serve(SLEEPY, "handler", "--workers", "2")
     children = service.children()
     assert service.stop(signal.SIGINT) == 0
+    assert not list(tmp_path.rglob("ready.json"))  # nothing answers there any more
     assert not any(alive(pid) for pid in children)
     assert not list(tmp_path.glob("service*/work/*"))
 
 
-def test_a_worker_that_is_sent_sigterm_finishes_and_is_replaced(serve: Serve) -> None:
-    service = serve(SLEEPY, "handler")
+@pytest.mark.parametrize("handler", ["handler", "ahandler"])
+def test_a_worker_that_is_sent_sigterm_finishes_and_is_replaced(serve: Serve, handler: str) -> None:
+    service = serve(SLEEPY, handler)
     pid = int(service.post().text)
     with service.connect(request_bytes(b'{"s": 0.5}', content_type="application/json")) as client:
         time.sleep(0.2)
@@ -419,6 +421,32 @@ def test_a_run_of_the_control_plane_is_served_and_its_failure_reported(
             assert status["error"]["line"] == 1
         else:
             assert status["source"]["revision"].startswith("sha256:")
+
+
+def test_the_context_has_the_platform_s_project_and_run(control_plane: Any, tmp_path: Path) -> None:
+    code = """
+def handler(context, project, run, event):
+    return {"context": [context.project.name, context.run.id], "given": [project.name, run.id]}
+"""
+    project = control_plane.project(f"serve-{uuid.uuid4().hex[:8]}")
+    run = run_of(code, "handler", local_execution=True)
+    run["project"], run["spec"]["function"] = project, f"python://{project}/served:1"
+    control_plane.ask("POST", f"/-/{project}/runs", run)
+    command = [sys.executable, "-m", "digitalhub_runtime_python", "serve", "--port", "0"]
+    settings = {"PROJECT_NAME": project, "RUN_ID": run["id"], "DHPY_MANAGEMENT_PORT": "0"}
+    env = {**control_plane.environ, **settings, "HOME": str(tmp_path)}
+    with started(command, tmp_path=tmp_path / "service", env=env) as service:
+        assert service.post().json() == {
+            "context": [project, run["id"]],
+            "given": [project, run["id"]],
+        }
+
+
+def test_an_option_that_cannot_be_is_said(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "digitalhub_runtime_python", "serve", "--workers", "0"]
+    with started(command, tmp_path=tmp_path, wait=False) as service:
+        assert service.process.wait(30) == 2
+    assert "DHPY_WORKERS is '0'" in service.log
 
 
 def test_the_function_of_another_service_can_be_called(serve: Serve) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import json
 import logging
 import os
@@ -29,8 +28,8 @@ def main(argv: list[str], environ: Mapping[str, str] = os.environ) -> int:
     """Serve the run that the environment names; the exit status."""
     options = _parser().parse_args(argv)
     settings = Settings.from_env(environ)
-    given = {k: v for k, v in vars(options).items() if v is not None and k != "debug"}
-    serve = dataclasses.replace(ServeSettings.from_env(environ), **given)
+    given = {_VARIABLES[k]: v for k, v in vars(options).items() if v is not None and k != "debug"}
+    serve = ServeSettings.from_env({**environ, **given})
     log.configure(settings.log_level, settings.log_format)
     return serve_run(lambda: make_hub(settings), settings, serve, debug=options.debug)
 
@@ -42,11 +41,20 @@ def _parser() -> argparse.ArgumentParser:
         "$DHPY_RUN_FILE, over HTTP. Every option has a variable, see docs/reference/serving.md.",
     )
     parser.add_argument("--host", help="address to listen on ($DHPY_HOST)")
-    parser.add_argument("--port", type=int, help="of the function; 0 takes a free one ($DHPY_PORT)")
-    parser.add_argument("--management-port", type=int, help="of health and metrics ($DHPY_MANAGEMENT_PORT)")  # fmt: skip
-    parser.add_argument("--workers", type=int, help="processes ($DHPY_WORKERS)")
+    parser.add_argument("--port", help="of the function; 0 takes a free one ($DHPY_PORT)")
+    parser.add_argument("--management-port", help="of health and metrics ($DHPY_MANAGEMENT_PORT)")  # fmt: skip
+    parser.add_argument("--workers", help="processes ($DHPY_WORKERS)")
     parser.add_argument("--debug", action="store_true", help="send tracebacks to clients")
     return parser
+
+
+_VARIABLES = {
+    "host": "DHPY_HOST",
+    "port": "DHPY_PORT",
+    "management_port": "DHPY_MANAGEMENT_PORT",
+    "workers": "DHPY_WORKERS",
+}
+"""Option -> the variable that it goes before, with whose limits."""
 
 
 def make_hub(settings: Settings) -> Hub:
@@ -115,9 +123,13 @@ def serve_code(
                 announce(url, management_url)
 
         service = Service(run, code, hub, settings, serve, place, debug)
-        return supervisor.Supervisor(
-            service, listener, manager, on_ready=on_ready, watch=watch
-        ).run()
+        try:
+            return supervisor.Supervisor(
+                service, listener, manager, on_ready=on_ready, watch=watch
+            ).run()
+        finally:
+            if serve.ready_file is not None:
+                serve.ready_file.unlink(missing_ok=True)
 
 
 def _fetch(hub: Hub, place: Path, settings: Settings) -> tuple[RunSpec, Fetched]:
