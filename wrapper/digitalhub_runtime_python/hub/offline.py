@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,7 +53,7 @@ class OfflineHub:
         return RunSpec.from_entity(entity)
 
     def resolve_input(self, key: str, form: str) -> Any:
-        """A local path in place of an entity's key: a path, or the frame that is in that file."""
+        """A local path in place of an entity's key: a LocalFile, a path, or the frame that is in that file."""
         path = Path(str(key))
         if not isinstance(key, str) or "\0" in key or not path.exists():
             raise ArgumentFault(
@@ -62,6 +63,8 @@ class OfflineHub:
             )
         if form == "frame":
             return read_frame(path)
+        if form == "entity":
+            return LocalFile(path)
         return read_polars(path) if form == "polars" else path
 
     def store_output(self, run: RunSpec, output: Output) -> str:
@@ -116,6 +119,36 @@ class OfflineHub:
 
     def run(self) -> Any:
         raise _no_platform("run")
+
+
+class LocalFile(os.PathLike[str]):
+    """A local file or folder with the methods by which a function reads an entity of the SDK.
+
+    So a function that says `data.as_df()` runs as it is where there is no platform.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.stem
+        self.key = str(path)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"LocalFile({str(self.path)!r})"
+
+    def as_df(self, engine: str = "pandas", **_: Any) -> Any:
+        """The frame that is in the file; `engine` is `pandas` or `polars`."""
+        return read_polars(self.path) if engine == "polars" else read_frame(self.path)
+
+    def as_file(self) -> str:
+        """The path, as text."""
+        return str(self.path)
+
+    def download(self, *_: Any, **__: Any) -> str:
+        """The path, as text: it is here already."""
+        return str(self.path)
 
 
 def read_frame(path: Path) -> Any:
