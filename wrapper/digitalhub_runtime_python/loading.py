@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from digitalhub_runtime_python.decorator import OutputDeclaration, declared_outputs
 from digitalhub_runtime_python.errors import HandlerFault
@@ -25,6 +25,10 @@ _IMPORTS = threading.RLock()
 _MARK = "__digitalhub_import__"
 ROOT_MARK = "__digitalhub_root__"
 """Global of the handler's module: the folder with the run's code."""
+
+
+Aside = dict[str, tuple[ModuleType, Optional[Path]]]
+"""Module name -> the module that is set aside, and the folder of the run that it is of, if of one."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ def load(
     handler: str | None,
     init_function: str | None,
     name: str = "",
-    aside: dict[str, ModuleType] | None = None,
+    aside: Aside | None = None,
 ) -> LoadedFunction:
     """Import the handler, and the init function where one is named.
 
@@ -88,16 +92,16 @@ def raised_by_import(exc: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def importable(root: Path) -> Iterator[dict[str, ModuleType]]:
+def importable(root: Path) -> Iterator[Aside]:
     """Put `root` on sys.path; on leaving, forget what was imported from it.
 
     Modules of the process that have the name of one in `root` are set aside meanwhile, into the
     dict that `load` takes: the code's own `utils.py` is what its `import utils` means, whatever the
     caller, or another run, has imported.
     """
-    aside: dict[str, ModuleType] = {}
+    aside: Aside = {}
     with _IMPORTS:
-        path, modules = set(sys.path), set(sys.modules)
+        path, modules = set(sys.path), dict(sys.modules)
         sys.path.insert(0, str(root))
         # A folder that filled up after the path was last listed would look empty to the finders.
         importlib.invalidate_caches()
@@ -105,29 +109,35 @@ def importable(root: Path) -> Iterator[dict[str, ModuleType]]:
         yield aside
     finally:
         with _IMPORTS:
+            # Before sys.path changes: a folder without __init__.py is looked up on it again each time.
+            for name, module in [i for i in list(sys.modules.items()) if _lies_in(i[1], root)]:
+                if modules.get(name) is not module:
+                    del sys.modules[name]
             if str(root) in sys.path:
                 sys.path.remove(str(root))
             for entry in [e for e in sys.path if e not in path and is_below(e, root)]:
                 sys.path.remove(entry)
-            for name in [n for n, m in list(sys.modules.items()) if _lies_in(m, root)]:
-                if name not in modules:
-                    del sys.modules[name]
             for entry in [e for e in sys.path_importer_cache if is_below(e, root)]:
                 del sys.path_importer_cache[entry]
-            for name, module in aside.items():
-                file = module.__dict__.get("__file__")
-                if file is None or Path(file).exists():  # else it is of a run that has ended
+            for name, (module, run) in aside.items():
+                if run is None or str(run) in sys.path:  # else that run has ended
                     sys.modules.setdefault(name, module)
 
 
 def own_modules() -> list[ModuleType]:
     """Every module of users' code that is imported now, of whichever run of this process."""
+    roots = _roots()
     modules = [m for m in list(sys.modules.values()) if isinstance(m, ModuleType)]
-    roots = {root for m in modules if (root := m.__dict__.get(ROOT_MARK)) is not None}
     return [m for m in modules if any(_lies_in(m, root) for root in roots)]
 
 
-def _come_first(root: Path, aside: dict[str, ModuleType]) -> None:
+def _roots() -> set[Path]:
+    """The folders of the runs whose handlers are imported now."""
+    modules = [m for m in list(sys.modules.values()) if isinstance(m, ModuleType)]
+    return {root for m in modules if (root := m.__dict__.get(ROOT_MARK)) is not None}
+
+
+def _come_first(root: Path, aside: Aside) -> None:
     """Move `root` before those of other runs, and take the modules away that hide one of its own."""
     if str(root) in sys.path:
         sys.path.remove(str(root))
@@ -135,26 +145,25 @@ def _come_first(root: Path, aside: dict[str, ModuleType]) -> None:
     # A folder without __init__.py hides nothing but another such folder.
     names = {p.name: (p / "__init__.py").exists() for p in root.iterdir() if p.is_dir()}
     names.update({p.stem: True for p in root.glob("*.py") if p.stem != "__main__"})
-    hiding = {
-        name: module
-        for name, module in list(sys.modules.items())
-        if name.partition(".")[0] in names
-        and isinstance(module, ModuleType)
-        and not _lies_in(module, root)
-        and _may_move(module, code=names[name.partition(".")[0]])
-    }
-    for name in hiding:
-        del sys.modules[name]
-    aside.update(hiding)
+    hiding = {n for n, code in names.items() if _hides(sys.modules.get(n), root, code=code)}
+    runs = _roots()
+    for name in [n for n in sys.modules if n.partition(".")[0] in hiding]:
+        module = sys.modules.pop(name)
+        aside[name] = module, next((run for run in runs if _lies_in(module, run)), None)
 
 
-def _may_move(module: ModuleType, *, code: bool) -> bool:
-    """Not the standard library nor ourselves, whatever the code's files are called."""
+def _hides(module: ModuleType | None, root: Path, *, code: bool) -> bool:
+    """Whether a top-level module stands where one of `root` belongs; `code`: and is more than a folder."""
+    if not isinstance(module, ModuleType):
+        return False
     file = module.__dict__.get("__file__")
-    if not file:
-        return "__path__" in module.__dict__  # a folder without __init__.py
-    own = (Path(inspect.__file__).parent, Path(__file__).parent)
-    return code and not any(is_below(file, place) for place in own)
+    if not file:  # a folder without __init__.py: it stands for those of all runs at once
+        return "__path__" in module.__dict__
+    if is_below(file, root):
+        return False
+    # Never the standard library nor ourselves, whatever the code's files are called.
+    fixed = (Path(inspect.__file__).parent, Path(__file__).parent)
+    return code and not any(is_below(file, place) for place in fixed)
 
 
 def _lies_in(module: object, root: Path) -> bool:
