@@ -1,4 +1,8 @@
-"""Runs the suite in every environment of .venvs/: everything in the main one and in 3.9, the runtime's own in the others."""
+"""Runs the suite in every environment of .venvs/, two at a time: most tests wait for processes of their own.
+
+Everything runs in the main environment; in 3.9, which has the last SDK for it, all but the images, which do not
+depend on the Python of the tests; in the others the runtime's own tests.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +10,63 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import environments
 
-RUNTIME_ONLY = ["tests/wrapper", "tests/docs"]
+ELSEWHERE = {
+    "3.9": ["tests", "--ignore=tests/images", "--ignore=tests/docs"],
+    "": ["tests/wrapper"],
+}
+LANES = 2
 
 
 def main() -> None:
     found = environments.interpreters()
-    main_version = environments.main_version(found)
-    everything = [v for v in dict.fromkeys([main_version, "3.9"]) if v in found]
-    failed = []
-    for version in [*everything, *(v for v in found if v not in everything)]:
-        paths = (
-            []
-            if version in everything
-            else [p for p in RUNTIME_ONLY if (environments.ROOT / p).exists()]
-        )
-        python = environments.HOME / version / "bin" / "python"
-        print(f"\n=== Python {version}: {' '.join(paths) or 'everything'}", flush=True)
-        start = time.monotonic()
-        command = [str(python), "-m", "pytest", "-q", *paths, *sys.argv[1:]]
-        # The interpreters' own folders: runs and images ask for `python3.10` by name.
-        folders = [str(Path(p).parent) for p in found.values()]
-        env = {**os.environ, "PATH": os.pathsep.join([os.environ["PATH"], *folders])}
-        if subprocess.run(command, cwd=environments.ROOT, env=env).returncode:
-            failed.append(version)
-        print(f"=== Python {version}: {time.monotonic() - start:.0f} s", flush=True)
+    first = environments.main_version(found)
+    rest = [v for v in dict.fromkeys(("3.9", *found)) if v in found and v != first]
+    versions = [first, *rest]
+    folders = [str(Path(p).parent) for p in found.values()]
+    # The interpreters' own folders: runs and images ask for `python3.10` by name.
+    env = {**os.environ, "PATH": os.pathsep.join([os.environ["PATH"], *folders])}
+
+    def test(version: str) -> bool:
+        what = ["tests"] if version == first else ELSEWHERE.get(version, ELSEWHERE[""])
+        return run(version, [*what, *sys.argv[1:]], env)
+
+    with ThreadPoolExecutor(LANES) as lanes:
+        passed = dict(zip(versions, lanes.map(test, versions)))
+    failed = [version for version, good in passed.items() if not good]
     if failed:
         sys.exit(f"Tests failed under Python {', '.join(failed)}.")
-    print(f"\nAll tests passed under Python {', '.join(found)}.")
+    print(f"\nAll tests passed under Python {', '.join(passed)}.")
+
+
+def run(version: str, arguments: list[str], env: dict[str, str]) -> bool:
+    """Run pytest in one environment, each line with the version before it; whether all passed."""
+    python = environments.HOME / version / "bin" / "python"
+    start = time.monotonic()
+    print(f"{version:>4} | pytest {' '.join(arguments)}", flush=True)
+    process = subprocess.Popen(
+        [str(python), "-m", "pytest", "-q", *arguments],
+        cwd=environments.ROOT,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        print(f"{version:>4} | {line}", end="", flush=True)
+    good = process.wait() == 0
+    print(
+        f"{version:>4} | {'passed' if good else 'FAILED'} in {time.monotonic() - start:.0f} s",
+        flush=True,
+    )
+    return good
 
 
 if __name__ == "__main__":
