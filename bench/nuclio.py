@@ -121,6 +121,7 @@ def own_server(took: Figures, handler: str, options: Any) -> None:
         )  # fmt: skip
         try:
             while not ready.exists():
+                assert process.poll() is None, "our own server did not start"
                 time.sleep(0.005)
             took.ready_s.append(time.perf_counter() - start)
             wrk(port, 0.2, options.connections)
@@ -167,7 +168,7 @@ def load(took: Figures, port: int, workers: list[int], everyone: list[int], opti
     count = int(re.search(r"(\d+) requests in", output)[1])  # type: ignore[index]
     assert "Non-2xx" not in output, output
     took.rate.append(float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1]))  # type: ignore[index]
-    took.p99_ms.append(milliseconds(re.search(r"99%\s+(\S+)", output)[1]))  # type: ignore[index]
+    took.p99_ms.append(milliseconds(re.search(r"^ +99% +(\S+)", output, re.M)[1]))  # type: ignore[index]
     took.worker_cpu_us.append((cpu(workers) - before) / count * 1e6)
     took.total_cpu_us.append((cpu(everyone) - before_all) / count * 1e6)
     took.worker_mib.append(memory(workers))
