@@ -187,3 +187,18 @@ def _comparable(body: bytes) -> Any:
     if isinstance(value, dict):
         value.pop("event_id", None)  # each request's own
     return value
+
+
+def test_code_that_lies_in_the_image_is_served_with_what_lies_beside_it(
+    worker: Any, tmp_path: Path
+) -> None:
+    code = tmp_path / "image"
+    code.mkdir()
+    (code / "main.py").write_text("import helper\ndef f(a: int): return helper.double(a)\n")
+    (code / "helper.py").write_text("def double(a): return a * 2\n")
+    run = {
+        "id": "r", "project": "p", "kind": "python+serve:run",
+        "spec": {"source": {"source": f"{code}/", "handler": "main:f"}},
+    }  # fmt: skip
+    processor = worker(handler="digitalhub_runtime_python:run", env={"DHPY_RUN": json.dumps(run)})
+    assert processor.call(b'{"a": 2}', content_type=JSON).text == "4"

@@ -130,7 +130,7 @@ def _run(deployment: Deployment) -> dict[str, Any]:
     if deployment.code:
         source["base64"] = base64.b64encode(deployment.code.encode()).decode()
     else:
-        source["source"] = f"{CODE}/{deployment.file}"
+        source["source"] = f"{CODE}/"  # the folder: the file may import what lies beside it
     if deployment.init_function:
         source["init_function"] = deployment.init_function
     return {
