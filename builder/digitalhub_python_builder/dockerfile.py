@@ -25,7 +25,7 @@ _UPDATES = re.compile(r"\bapt(?:-get)?\s+(?:-\S+\s+)*update\b")
 def render(plan: Plan) -> str:
     """The Dockerfile of a plan; the same plan gives the same text.
 
-    An edit of the code, the last step that copies anything, leaves every layer above it as it is.
+    The code comes last, so that its edit leaves every layer above it as it is.
     """
     parts = [
         ["# Made from the function's spec; `dhpy dockerfile` prints it."],
@@ -37,10 +37,11 @@ def render(plan: Plan) -> str:
         _instructions(plan),
         _requirements(plan),
         [] if plan.has_runtime else _runtime(plan),
-        [f"COPY code/ {HOME}/code/"] if plan.code else [],
         [f"USER {UID}"],
         ["WORKDIR /shared"],
         [f"ENTRYPOINT {_json_list(entrypoint(plan))}"],
+        # Last, and root's as every file: an edit of it makes this layer again and no other.
+        [f"COPY code/ {HOME}/code/"] if plan.code else [],
     ]
     return "".join(f"{line}\n" for part in parts for line in part)
 
@@ -57,13 +58,7 @@ def _labels(plan: Plan) -> list[str]:
 
 
 def _needs_root(plan: Plan) -> bool:
-    return bool(
-        plan.instructions
-        or plan.requirements
-        or not plan.has_runtime
-        or plan.code
-        or plan.ca_bundle
-    )
+    return bool(plan.instructions or plan.requirements or plan.ca_bundle) or not plan.has_runtime
 
 
 def _instructions(plan: Plan) -> list[str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import docker_engine
+import environments
 import pytest
 from parts import BaseImages, Registry, kaniko_wrapper, unavailable
 
@@ -66,7 +68,11 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Builds take longer than other tests may."""
+    """Builds take longer than other tests may; and images are the same whichever Python asks for them."""
+    main = environments.main_version(environments.interpreters())
+    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
     for item in items:
         if Path(item.path).parent == Path(__file__).parent:
             item.add_marker(pytest.mark.timeout(1500))
+            if here != main:
+                item.add_marker(pytest.mark.skip(f"images are tested under Python {main}"))

@@ -79,9 +79,9 @@ def test_the_same_cases_pass_in_what_every_engine_builds(
     docker("rmi", "--force", result.image.reference, check=False)
     docker("pull", "--quiet", name)
 
-    script = "cat /opt/ready /opt/function/code/main.py; id -u; echo $GREETING; python3 -c 'import six; print(six.__version__)'"
+    script = "cat /opt/ready /opt/function/code/main.py; id -u; stat -c %u:%a /opt/function/code/main.py; echo $GREETING; python3 -c 'import six; print(six.__version__)'"
     done = docker("run", "--rm", "--entrypoint", "sh", name, "-c", script)
-    assert done.stdout == 'ready\n0\ndef f(): return 1\n8877\na "b" $HOME\n1.16.0\n'
+    assert done.stdout == 'ready\n0\ndef f(): return 1\n8877\n0:644\na "b" $HOME\n1.16.0\n'
     config = json.loads(docker("image", "inspect", "--format", "{{json .Config}}", name).stdout)
     assert config["User"] == "8877" and config["Labels"]["team"] == "x $y"
     assert config["Entrypoint"][:2] == ["/usr/bin/tini", "--"]
