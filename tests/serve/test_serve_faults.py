@@ -219,12 +219,15 @@ def handler(context, event):
     time.sleep(float(event.fields.get("s", 0)))
 """
     service = serve(code, "handler")
-    with service.connect(request_bytes(path="/slow?s=1")):
+    with service.connect(request_bytes(path="/slow?s=1")) as slow:
         time.sleep(0.3)
-        service.connect(request_bytes(path="/left")).close()
+        with service.connect(request_bytes(path="/left")):
+            wait_until(lambda: service.metric("dhpy_worker_requests_waiting") == 1)
         time.sleep(0.1)
         assert requests.get(f"{service.url}/last", timeout=10).status_code == 204
+        assert services.read_response(slow)[0] == 204
     assert (tmp_path / "calls").read_text().split() == ["/slow", "/last"]
+    assert service.metric("dhpy_requests_total", status="499") == 1
 
 
 def test_a_client_that_leaves_cancels_an_async_call(serve: Serve, tmp_path: Path) -> None:

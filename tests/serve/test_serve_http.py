@@ -22,7 +22,7 @@ CODE = """
 import time
 def handler(context, event):
     if event.path == "/slow":
-        time.sleep(0.3)
+        time.sleep(float(event.fields.get("s", 0.3)))
     if event.path == "/size":
         return str(event.size)
     return event.path
@@ -233,6 +233,8 @@ MALFORMED = {
     "a chunk without a size": b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
     "a chunk longer than it says": b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
     b"2\r\nabcdef\r\n0\r\n\r\n",
+    "a chunk without a size that nobody asked for": b"POST / HTTP/1.1\r\nExpect: 100-continue\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
     "a path that is no URL": b"GET http://[::1 HTTP/1.1\r\nHost: x\r\n\r\n",
     "a path that is not ASCII": b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
     "a tunnel": b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -289,14 +291,22 @@ def test_more_connections_than_there_may_be_wait_their_turn(serve: Serve) -> Non
 def test_bodies_that_are_too_much_together_are_refused(serve: Serve) -> None:
     service = serve(CODE, "handler", env={"DHPY_BODY_MEMORY": "3000000"})
     body = b"x" * 2_000_000
-    with service.connect(request_bytes(body, "/slow")) as first:
+    with service.connect(request_bytes(body, "/slow?s=2")) as first:
         wait_until(lambda: service.metric("dhpy_worker_requests_in_flight") == 1)
-        time.sleep(0.05)
         answer = service.exchange(request_bytes(body, "/x"))
         assert status_of(answer) == 503
         assert b"retry-after: 1" in answer
+        chunks = b"".join(b"10000\r\n" + b"x" * 65536 + b"\r\n" for _ in range(30)) + b"0\r\n\r\n"
+        head = b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        assert status_of(service.exchange(head + chunks)) == 503
         assert read_response(first)[0] == 200
     assert service.post(path="/size", data=body).text == "2000000"
+    assert (
+        service.post(
+            path="/size", data=(body[i : i + 9999] for i in range(0, len(body), 9999))
+        ).text
+        == "2000000"
+    )
 
 
 # --- hypothesis -------------------------------------------------------------------------------

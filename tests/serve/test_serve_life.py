@@ -325,6 +325,31 @@ def test_debug_sends_the_traceback(serve: Serve) -> None:
     assert "digitalhub_runtime_python" not in error["traceback"]
 
 
+def test_debug_logs_each_request(serve: Serve) -> None:
+    service = serve("def handler(event):\n    return 'x'\n", "handler", "--debug")
+    requests.get(f"{service.url}/a/b?c=d", timeout=10)
+    wait_until(lambda: "GET /a/b 200" in service.log)
+
+
+def test_a_service_under_nohup_does_not_end_with_its_terminal(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(SLEEPY)
+    code = "from digitalhub_runtime_python.cli import main; main()"
+    command = ["nohup", sys.executable, "-c", code, "serve", f"{tmp_path}/main.py:handler"]
+    command += ["--port", "0", "--management-port", "0"]
+    with started(command, tmp_path=tmp_path / "service") as service:
+        service.process.send_signal(signal.SIGHUP)
+        time.sleep(0.3)
+        assert service.post().status_code == 200
+        assert service.stop() == 0
+
+
+def test_what_the_function_prints_is_in_the_log_at_once(serve: Serve) -> None:
+    code = "def handler(context):\n    print('printed')\n    context.logger.info('logged')\n"
+    service = serve(code, "handler", env={"PYTHONUNBUFFERED": ""})
+    service.post()
+    wait_until(lambda: "printed" in service.log and "logged" in service.log)
+
+
 def test_secrets_are_in_no_error(serve: Serve) -> None:
     code = "import os\ndef handler():\n    raise ValueError(os.environ['DB_PASSWORD'])\n"
     service = serve(code, "handler", "--debug", env={"DB_PASSWORD": "hunter2hunter2"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any
 
@@ -11,8 +12,13 @@ from digitalhub_runtime_python.serve.handover import Job, Runner
 from digitalhub_runtime_python.serve.protocol import FrontState
 from digitalhub_runtime_python.serve.replies import Reply, problem_reply
 
+logger = logging.getLogger(__name__)
+
 HEALTH = "/__internal/health"
 """Answered without the handler; Nuclio's readiness probe."""
+
+GONE = 499
+"""Counted for requests whose client left before the answer."""
 
 _CLOSE = (b"connection", b"close")
 
@@ -24,10 +30,19 @@ class App:
         loop: the front's.
         runner: runs the handler.
         state: what the connections share; a request's connection is in its scope, as `dhpy`.
+        log_requests: write a line for each.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, runner: Runner, state: FrontState) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        runner: Runner,
+        state: FrontState,
+        *,
+        log_requests: bool = False,
+    ) -> None:
         self._loop = loop
+        self._log_requests = log_requests
         self._runner = runner
         self._settings = state.settings
         self._state = state
@@ -43,22 +58,17 @@ class App:
             await self._health(send)
             return
         began = time.perf_counter()
+        connection = scope["dhpy"]
         self.in_flight += 1
-        held = 0
-        job: Job | None = None
         try:
             content_type, length = _about_body(scope["headers"])
-            if not self._admits(scope, length):
+            if not self._admits(connection, length):
                 return
-            body = await self._read(scope, receive)
+            body = await self._read(connection, receive)
             if body is None:
                 return
-            held = len(body)
-            self._held += held
             future: asyncio.Future[Reply | None] = self._loop.create_future()
-            job = Job(RequestEvent(scope, body, content_type), future)
-            connection = scope["dhpy"]
-            connection.job = job
+            job = connection.job = Job(RequestEvent(scope, body, content_type), future)
             if self._runner.waiting() >= self._settings.queue:
                 reply: Reply | None = busy("The service has too many requests waiting.")
             else:
@@ -66,27 +76,40 @@ class App:
                 reply = await future
             if reply is not None:
                 await self._send(reply, job, scope, send)
-                self._slot.count(reply.status, time.perf_counter() - began)
             connection.job = None
+            self._count(scope, reply.status if reply is not None else GONE, began)
         finally:
             self.in_flight -= 1
-            self._held -= held
+            self._held -= connection.held
+            connection.held = 0
 
-    def _admits(self, scope: Any, length: int) -> bool:
+    def _count(self, scope: Any, status: int, began: float) -> None:
+        seconds = time.perf_counter() - began
+        self._slot.count(status, seconds)
+        if self._log_requests:
+            logger.info("%s %s %d %.1f ms", scope["method"], scope["path"], status, seconds * 1000)
+
+    def _admits(self, connection: Any, length: int) -> bool:
         """Whether a request is taken on; one that is not has been answered before its body is read."""
         if length > self._settings.body_limit:
-            status = 413
-            detail = f"The body has {length} bytes; the limit is {self._settings.body_limit}."
-        elif self._held + length > self._settings.body_memory and self._held:
-            status, detail = 503, "The service holds too many request bodies."
+            limit = self._settings.body_limit
+            connection.refuse(413, f"The body has {length} bytes; the limit is {limit}.")
         elif length < 0:
-            status, detail = 400, "The request is not well-formed HTTP."
+            connection.refuse(400, "The request is not well-formed HTTP.")
         else:
-            return True
-        scope["dhpy"].refuse(status, detail, *((_RETRY,) if status == 503 else ()))
+            return self._reserves(connection, length)
         return False
 
-    async def _read(self, scope: Any, receive: Any) -> bytes | None:
+    def _reserves(self, connection: Any, size: int) -> bool:
+        """Whether there is room for so many more bytes of a body; where not, it has been answered."""
+        if self._held and self._held + size > self._settings.body_memory:
+            connection.refuse(503, "The service holds too many request bodies.", _RETRY)
+            return False
+        self._held += size
+        connection.held += size
+        return True
+
+    async def _read(self, connection: Any, receive: Any) -> bytes | None:
         """The whole body; None where there is nobody to answer any more."""
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -101,9 +124,12 @@ class App:
                 return None
             parts.append(message["body"])
             size += len(message["body"])
-            if size > self._settings.body_limit:
-                limit = self._settings.body_limit
-                scope["dhpy"].refuse(413, f"The body is longer than the limit of {limit} bytes.")
+            limit = self._settings.body_limit
+            if size > limit:
+                connection.refuse(413, f"The body is longer than the limit of {limit} bytes.")
+                return None
+            # What comes in chunks has announced no length.
+            if size > connection.held and not self._reserves(connection, size - connection.held):
                 return None
         return b"".join(parts)
 
@@ -111,7 +137,7 @@ class App:
         headers = reply.headers
         if self._state.draining:
             headers = [*headers, _CLOSE]
-        connection = scope["dhpy"]
+        connection = scope["dhpy"]  # set by protocol.Connection
         unframed = job.stream is not None and scope["http_version"] == "1.0"
         if unframed:
             connection.send_unframed()

@@ -56,6 +56,7 @@ class Front:
         control: socket.socket,
         *,
         shared: bool,
+        log_requests: bool,
     ) -> None:
         self._loop = loop
         self._runner = runner
@@ -66,7 +67,7 @@ class Front:
         self._shared = shared
         self._most = min(settings.connections, _descriptors())
         self._state = FrontState(settings, slot)
-        self._app = App(loop, runner, self._state)
+        self._app = App(loop, runner, self._state, log_requests=log_requests)
         self._accepting = False
         self._drain_by: float | None = None
         self._drain_from = 0.0
@@ -130,7 +131,7 @@ class Front:
             self._loop.remove_reader(self._listener)
 
     def _on_connection(self) -> None:
-        if self._shared and self._busy():
+        if self._shared and self._runner.busy(YIELD):
             # Whoever waits here waits behind this call; another worker may be free.
             self._stop_accepting()
             self._loop.call_later(YIELD, self._accept_late)
@@ -138,12 +139,8 @@ class Front:
         self._accept(64)
 
     def _accept_late(self) -> None:
-        self._accept(1)
+        self._accept(16)
         self._accept_more()
-
-    def _busy(self) -> bool:
-        now = time.monotonic()
-        return any(job.started and now - job.started > YIELD for job in self._runner.running())
 
     def _accept(self, at_most: int) -> None:
         for _ in range(at_most):

@@ -56,6 +56,7 @@ class Runner(Protocol):
     def cancel(self, job: Job) -> None: ...
     def running(self) -> Iterable[Job]: ...
     def waiting(self) -> int: ...
+    def busy(self, seconds: float) -> bool: ...
     def overdue(self, before: float) -> list[Job]: ...
     def run(self) -> None: ...
     def stop(self) -> None: ...
@@ -94,6 +95,11 @@ class SyncRunner:
 
     def waiting(self) -> int:
         return len(self._jobs)
+
+    def busy(self, seconds: float) -> bool:
+        """Whether a new request would wait, behind a call that takes longer than this."""
+        job = self._current
+        return job is not None and time.monotonic() - job.started > seconds
 
     def overdue(self, before: float) -> list[Job]:
         """Take out the jobs that wait since before a time."""
@@ -225,6 +231,10 @@ class AsyncRunner:
 
     def waiting(self) -> int:
         return len(self._waiting)
+
+    def busy(self, seconds: float) -> bool:
+        """Whether a new request would wait."""
+        return len(self._running) >= self._limit
 
     def overdue(self, before: float) -> list[Job]:
         taken: list[Job] = []

@@ -24,12 +24,14 @@ _TAKES_REQUEST = ("event", "events", "context")
 
 
 def write(folder: Path, ready: ReadyFunction, run: RunSpec) -> None:
-    """Write the description where the management port reads it.
-
-    A function that cannot be described is described without its schemas, and served all the same.
-    """
+    """Write the description where the management port reads it; a function without one is served all the same."""
+    try:
+        text = json.dumps(describe(ready.handler, ready.signature, run), default=str)
+    except Exception:  # noqa: BLE001 - hints, defaults and docstrings are the user's
+        logger.warning("the function has no OpenAPI description", exc_info=True)
+        return
     part = folder / f"{FILE}.part"
-    part.write_text(json.dumps(describe(ready.handler, ready.signature, run), default=str), "utf-8")
+    part.write_text(text, "utf-8")
     part.replace(folder / FILE)
 
 

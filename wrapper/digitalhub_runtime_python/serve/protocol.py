@@ -54,6 +54,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.front = self.server_state  # type: ignore[assignment]
         self.job: Job | None = None
+        self.held = 0  # bytes of its body that are in memory
         self.received = 0  # bytes
         self.complete = 0  # how many of them the last whole head or body ended with, at least
         self.hung_up = False
@@ -165,7 +166,8 @@ class Connection(HttpToolsProtocol):
             if self.pipeline or cycle.response_started or not cycle.more_body:
                 cycle.keep_alive = False
                 return
-            # The app finds the client gone, and says nothing.
+            # The app finds the client gone, and says nothing; nor does uvicorn ask it to go on.
+            cycle.waiting_for_100_continue = False
             cycle.response_started = cycle.response_complete = True
             cycle.message_event.set()
         body = problems.problem(status, detail)
@@ -248,6 +250,9 @@ class Connection(HttpToolsProtocol):
         """
         self._unset_keepalive_if_required()
         self.flow.resume_reading()
-        if self.transport.can_write_eof():
+        try:
             self.transport.write_eof()
+        except (OSError, RuntimeError):  # the client has reset it meanwhile
+            self.transport.abort()
+            return
         self.loop.call_later(LINGER, self.transport.abort)

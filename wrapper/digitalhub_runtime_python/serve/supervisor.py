@@ -82,7 +82,7 @@ class Supervisor:
         self._workers = [Worker(i, slot) for i, slot in enumerate(self._board.slots)]
         # Old workers: pid -> when it is killed, and its control, whose end would end it at once.
         self._retired: dict[int, tuple[float, socket.socket | None]] = {}
-        self._management = 0
+        self._management, self._management_at = 0, 0.0
         self._lifeline: socket.socket | None = None
         self._announced = False
         self._signals: list[int] = []
@@ -98,6 +98,8 @@ class Supervisor:
         handlers = {
             number: signal.signal(number, self._on_signal)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+            # What nohup, or a shell's `&`, has it ignore stays ignored.
+            if number == signal.SIGCHLD or signal.getsignal(number) is not signal.SIG_IGN
         }
         gc.freeze()  # what is there now is never collected: a collection would unshare its pages
         try:
@@ -140,7 +142,7 @@ class Supervisor:
             for place in self._workers:
                 if not place.pid and place.start_at is not None and place.start_at <= now:
                     self._start(place)
-            if not self._management:
+            if not self._management and self._management_at <= now:
                 self._start_management()
 
     def _start(self, place: Worker) -> None:
@@ -234,7 +236,7 @@ class Supervisor:
                 return
             status = os.waitstatus_to_exitcode(state)
             if pid == self._management:
-                self._management = 0
+                self._management, self._management_at = 0, time.monotonic() + BACKOFF[0]
                 if self._end_by is None:
                     logger.error("the management process ended with %d; it is replaced", status)
             elif pid in self._retired:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import functools
 import inspect
 import io
@@ -173,7 +174,16 @@ def _assemble(
     else:
         runner = SyncRunner(handling, outbox, loop)
     shared = service.serve.workers > 1 or service.serve.listen_fd is not None
-    front = Front(front_loop, runner, service.serve, slot, listener, control, shared=shared)
+    front = Front(
+        front_loop,
+        runner,
+        service.serve,
+        slot,
+        listener,
+        control,
+        shared=shared,
+        log_requests=service.debug or logger.isEnabledFor(logging.DEBUG),
+    )
     return runner, front
 
 
@@ -211,16 +221,17 @@ def _report_failure(
 ) -> None:
     """Print, tell the supervisor, and write it into the run's status."""
     settings = service.settings
-    error = report.redact(
-        report.describe(exc, service.code.root), settings.secret_values(service.run.secrets)
-    )
+    secrets = settings.secret_values(service.run.secrets)
+    error = report.redact(report.describe(exc, service.code.root), secrets)
     code = f" [{error['code']}]" if error.get("code") else ""
-    text = error.get("traceback") or f"{exc}{code}\n"
-    sys.stderr.write(text if text.endswith("\n") else text + "\n")
+    shown = report.redact({"text": error.get("traceback") or f"{exc}{code}"}, secrets)
+    text = f"{shown['text'].rstrip()}\n"
+    sys.stderr.write(text)
     message = {"error": report.summary(error), "status": status, "started": started}
     control.setblocking(True)
+    with contextlib.suppress(OSError):  # a supervisor that has died waits for nothing
+        control.sendall(b"F" + json.dumps(message).encode())
     try:
-        control.sendall(b"F" + json.dumps(message).encode() + b"\n")
         hub.report({"error": {**error, "exit_status": status}})
         if settings.termination_log is not None:
             settings.termination_log.write_bytes(text.encode()[-4096:])
