@@ -2,7 +2,7 @@
 
     python bench/build.py [--python 3.11]
 
-Needs a Docker Engine and the base images (`make images`). Size over the base, a cold build, a
+Starts a Docker Engine where none answers, and builds the base images. Size over the base, a cold build, a
 rebuild after an edit of the code, and one with nothing changed; and a container's cold start.
 """
 
@@ -13,6 +13,7 @@ import json
 import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ from digitalhub_python_builder.build import Options, build
 from digitalhub_python_builder.context import code_of
 from digitalhub_runtime_python.spec import FunctionSpec, SourceSpec
 
+ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ("scikit-learn==1.5.2", "pyyaml==6.0.2")
 # Upstream's order: the code goes in first, so that any edit installs everything again; no lock.
 UPSTREAM = """\
@@ -107,11 +109,13 @@ def starts(base: str, slim: str, place: Path) -> dict[str, float]:
     job = ["-v", f"{place}/run.json:/run.json:ro", "-e", "DHPY_RUN_FILE=/run.json", slim, "job"]
     kinds = {
         "bare interpreter": [*run, base, "python3", "-c", "pass"],
-        "runtime, version": [*run, slim, "version"],
-        "job, reported": [*run, *job],
+        "+ our image": [*run, "--entrypoint=python3", slim, "-c", "pass"],
+        "+ init process": [*run, "--entrypoint=/usr/bin/tini", slim, "--", "python3", "-c", "pass"],
+        "+ entry point (version)": [*run, slim, "version"],
+        "+ a job, to its report": [*run, *job],
     }
     samples: dict[str, list[float]] = {name: [] for name in kinds}
-    for number in range(8):
+    for number in range(12):
         for name, command in kinds.items():
             taken = seconds(lambda command=command: docker(*command))
             if number:
@@ -123,6 +127,26 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--python", default="3.11")
     python = parser.parse_args().python
+    sys.path.insert(0, str(ROOT / "tests" / "images"))
+    import docker_engine
+
+    if reason := docker_engine.absent():
+        print(f"bench/build.py is left out: {reason}")
+        return
+    with docker_engine.engine() as host:
+        os.environ["DOCKER_HOST"] = host
+        import bases
+
+        bases.ensure(python)
+        for flavour in ("slim", "full"):
+            command = [sys.executable, "images/build.py", "--python", python, "--flavour", flavour]
+            command += ["--network", "host", "--docker", docker_engine.debian_client()]
+            subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        report(python)
+
+
+def report(python: str) -> None:
+    """Measure, print the table, keep the figures."""
     base, slim = f"python:{python}-slim-bookworm", f"digitalhub-runtime-python:{python}-slim"
     sizes = {
         name: int(docker("image", "inspect", "--format", "{{.Size}}", name)) / 1e6
@@ -139,9 +163,10 @@ def main() -> None:
         rows.append((text, f"{mine:.2f} s", f"{peer[key]:.2f} s", f"1/{peer[key] / mine:.1f}"))
     for name, size in list(sizes.items())[1:]:
         rows.append((f"{name} over its base", f"{size - sizes[base]:.0f} MB", "≈ 830 MB", ""))
+    before = started["bare interpreter"]
     for name, taken in started.items():
-        over = taken - started["bare interpreter"]
-        rows.append((f"docker run: {name}", f"{taken:.2f} s", "", f"+{over:.2f} s"))
+        rows.append((f"docker run: {name}", f"{taken:.3f} s", "", f"{taken - before:+.3f} s"))
+        before = taken
     print(measure.table(rows))
     measure.save("build", {"sizes_mb": sizes, "builds_s": built, "starts_s": started})
 
