@@ -45,6 +45,21 @@ class ControlPlane:
         self.ask("POST", "/projects", {"name": name, "kind": "project"})
         return name
 
+    def stop_runs(self) -> None:
+        """Stop what a test has left running: services outlive the control plane, as they should."""
+        give_up = time.monotonic() + 20
+        going_on = True
+        while going_on and time.monotonic() < give_up:
+            going_on = False
+            for project in self.ask("GET", "/projects?size=1000")["content"]:
+                runs = f"/-/{project['name']}/runs"
+                for run in self.ask("GET", f"{runs}?size=1000")["content"]:
+                    if run["status"]["state"] in ("RUNNING", "PENDING", "READY", "STOP"):
+                        if not run["spec"].get("local_execution"):
+                            going_on = True
+                            self.ask("POST", f"{runs}/{run['id']}/stop", {})
+            time.sleep(0.1)
+
 
 @contextmanager
 def running(home: Path) -> Iterator[ControlPlane]:
@@ -60,7 +75,9 @@ def running(home: Path) -> Iterator[ControlPlane]:
         variables = client_environment(url, ControlSettings.from_env(env), os.environ)
         foreign = foreign_variables(variables)
         client = {k: v for k, v in own.items() if k not in foreign}
-        yield ControlPlane(url, home, {**client, **variables})
+        plane = ControlPlane(url, home, {**client, **variables})
+        yield plane
+        plane.stop_runs()
     finally:
         server.send_signal(signal.SIGTERM)
         try:
