@@ -61,7 +61,9 @@ def bake() -> dict[str, Any]:
         if row["flavour"] == "slim":
             tag = row["name"].replace("-slim", "-build")
             targets[key.replace("-slim", "-build")] = {**shared, "target": "build", "tags": [tag]}
-    required = [f"{p.replace('.', '_')}-{f}" for p in MATRIX["required"] for f in MATRIX["flavours"]]
+    required = [
+        f"{p.replace('.', '_')}-{f}" for p in MATRIX["required"] for f in MATRIX["flavours"]
+    ]
     return {"group": {"default": {"targets": required}}, "target": targets}
 
 
@@ -82,9 +84,13 @@ def main() -> None:
     parser.add_argument("--flavour", action="append", choices=list(MATRIX["flavours"]))
     parser.add_argument("--network", default="", help="the network of RUN, e.g. host")
     parser.add_argument("--docker", default="docker", help="the docker client to use")
-    parser.add_argument("--build-stage", action="store_true", help="keep the build stages as images too")
+    parser.add_argument(
+        "--build-stage", action="store_true", help="keep the build stages as images too"
+    )
     parser.add_argument("--push", action="store_true")
-    parser.add_argument("--bake", action="store_true", help="print docker-bake.json and build nothing")
+    parser.add_argument(
+        "--bake", action="store_true", help="print docker-bake.json and build nothing"
+    )
     given = parser.parse_args()
     if given.bake:
         print(json.dumps(bake(), indent=2))
