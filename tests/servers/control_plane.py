@@ -54,10 +54,10 @@ class ControlPlane:
             for project in self.ask("GET", "/projects?size=1000")["content"]:
                 runs = f"/-/{project['name']}/runs"
                 for run in self.ask("GET", f"{runs}?size=1000")["content"]:
-                    if run["status"]["state"] in ("RUNNING", "PENDING", "READY", "STOP"):
-                        if not run["spec"].get("local_execution"):
-                            going_on = True
-                            self.ask("POST", f"{runs}/{run['id']}/stop", {})
+                    alive = run["status"]["state"] in ("RUNNING", "PENDING", "READY", "STOP")
+                    if alive and not run["spec"].get("local_execution"):
+                        going_on = True
+                        self.ask("POST", f"{runs}/{run['id']}/stop", {})
             time.sleep(0.1)
 
 
