@@ -100,7 +100,7 @@ def _with_body(
     ]
 
     def bind(event: RequestEvent) -> arguments.Arguments:
-        fields = _fields(event, lenient)
+        fields = _fields(event, strict=not event_names)
         if simple:
             values = constants.copy()
             for name in event_names:
@@ -132,24 +132,24 @@ def _with_body(
 _NOT_NAMED = object()
 
 
-def _fields(event: RequestEvent, lenient: bool) -> dict[str, Any]:
-    """The fields of a JSON object body; none for any other body."""
+def _fields(event: RequestEvent, strict: bool) -> dict[str, Any]:
+    """The fields of a JSON object body; none for any other body.
+
+    Args:
+        strict: refuse what should be JSON and is not; the function has no event to see it in.
+    """
+    body: Any = None
     if event.is_json():
-        body = event.body
-        if isinstance(body, bytes) and body and not lenient:
-            try:
-                body = event.json_body()
-            except (ValueError, RecursionError) as exc:
-                raise MalformedBody(f"The body is not JSON: {exc}.") from None
-        return body if type(body) is dict else {}
-    # `curl -d '{…}'` calls everything a form; a function that takes arguments means JSON.
-    if not lenient and event._raw[:1] == b"{":
+        body = event.body  # the bytes, where they are no JSON
+    elif event._raw[:1] == b"{":
+        body = event._raw  # `curl -d '{…}'` calls everything a form
+    if isinstance(body, bytes) and body:
         try:
             body = event.json_body()
         except (ValueError, RecursionError) as exc:
-            raise MalformedBody(f"The body is not JSON: {exc}.") from None
-        return body if type(body) is dict else {}
-    return {}
+            if strict:
+                raise MalformedBody(f"The body is not JSON: {exc}.") from None
+    return body if type(body) is dict else {}
 
 
 def _explained(
