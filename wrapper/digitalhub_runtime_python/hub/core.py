@@ -112,9 +112,11 @@ class CoreHub:
         try:
             info = files.upload(output.path, entity["spec"]["path"], self._settings)
         except Exception as exc:
+            # The stores' client writes pages of its own structures below its first line.
+            why = (text_of(exc).splitlines() or [""])[0][:300]
             fault = OutputFault(
                 "outputs/upload",
-                f"Output {output.name!r} could not be uploaded to {entity['spec']['path']}: {exc}",
+                f"Output {output.name!r} could not be uploaded to {entity['spec']['path']}: {why}",
                 "Check the files store and its credentials.",
             )
             with contextlib.suppress(Fault):
