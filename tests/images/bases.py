@@ -58,7 +58,7 @@ def ensure(version: str) -> str:
     interpreter = environments.interpreters().get(version)
     if interpreter is None:
         raise LookupError(f"no registry answers, and this machine has no Python {version}")
-    _ensure_debian()
+    ensure_debian()
     with tempfile.TemporaryDirectory() as folder:
         context = Path(folder)
         _copy_interpreter(Path(interpreter).resolve().parents[1], context / "local")
@@ -70,7 +70,8 @@ def ensure(version: str) -> str:
     return reference
 
 
-def _ensure_debian() -> None:
+def ensure_debian() -> None:
+    """A minimal Debian without Python."""
     if _docker("image", "inspect", DEBIAN):
         return
     if os.geteuid() != 0 or not shutil.which("debootstrap"):
@@ -90,7 +91,10 @@ def _ensure_debian() -> None:
         Path(folder, "var/cache/apt/archives/partial").mkdir(parents=True)
         with subprocess.Popen(["tar", "-C", folder, "-c", "."], stdout=subprocess.PIPE) as tar:
             subprocess.run(
-                [docker(), "import", "-", DEBIAN], stdin=tar.stdout, check=True, stdout=sys.stderr
+                [docker(), "import", "--change", "LABEL dhpy-test.stand-in=debian", "-", DEBIAN],
+                stdin=tar.stdout,
+                check=True,
+                stdout=sys.stderr,
             )
 
 

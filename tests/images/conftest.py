@@ -11,7 +11,7 @@ from pathlib import Path
 import docker_engine
 import environments
 import pytest
-from parts import BaseImages, Registry, kaniko_wrapper, unavailable
+from parts import BaseImages, Registry, clean_up, kaniko_wrapper, unavailable
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +26,7 @@ def docker_host() -> Iterator[str]:
         path = os.environ["PATH"]
         os.environ["PATH"] = f"{Path(docker_engine.debian_client()).parent}{os.pathsep}{path}"
         yield host
+        clean_up(own=str(docker_engine.cache()) in host)
         os.environ["PATH"] = path
         if before is None:
             del os.environ["DOCKER_HOST"]

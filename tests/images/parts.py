@@ -219,3 +219,23 @@ def docker(*arguments: str, check: bool = True, **kwargs: Any) -> subprocess.Com
         f"docker {' '.join(arguments)}:\n{done.stdout}{done.stderr}"
     )
     return done
+
+
+def clean_up(*, own: bool) -> None:
+    """Remove what tests have left in the engine: names on loopback, volumes; in one of our own, old images."""
+    listed = docker(
+        "images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", "reference=127.0.0.1:*/*/*"
+    )
+    listed_flat = docker(
+        "images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", "reference=127.0.0.1:*/*"
+    )
+    names = [n for n in (listed.stdout + listed_flat.stdout).split() if "<none>" not in n]
+    if names:
+        docker("rmi", "--force", *names, check=False)
+    volumes = docker("volume", "ls", "--quiet", "--filter", "name=dhpy-containers").stdout.split()
+    if volumes:
+        docker("volume", "rm", "--force", *volumes, check=False)
+    if own:
+        # Every change of the runtime makes new images; those of today are the next run's cache.
+        old = ("--filter", "until=72h", "--filter", "label!=dhpy-test.stand-in")
+        docker("image", "prune", "--all", "--force", *old, check=False)
