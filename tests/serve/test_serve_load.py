@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
+import socket
+import threading
+import time
 from collections.abc import Callable
 
 import pytest
 from load import drive
-from services import Service, request_bytes
+from services import Service, request_bytes, wait_until
 
 Serve = Callable[..., Service]
 
@@ -78,3 +83,62 @@ def test_more_than_it_can_do_is_answered_with_200_or_503(serve: Serve) -> None:
     overload(3)
     assert service.metric("dhpy_worker_resident_bytes") < before + 10 * 1024 * 1024
     assert service.post().text == "fine"
+
+
+COMING_AND_GOING = """
+import asyncio, time
+def handler(event):
+    if event.path == "/stream":
+        return ("x" * 5000 for _ in range(50))
+    if event.path == "/raise":
+        raise ValueError("no")
+    time.sleep(0.0005)
+    return "fine"
+async def ahandler(event):
+    if event.path == "/stream":
+        async def chunks():
+            for _ in range(50):
+                yield "x" * 5000
+                await asyncio.sleep(0)
+        return event and Response(body=chunks())
+    if event.path == "/raise":
+        raise ValueError("no")
+    await asyncio.sleep(0.0005)
+    return "fine"
+from nuclio_sdk import Response
+"""
+
+
+@pytest.mark.parametrize("handler", ["handler", "ahandler"])
+def test_clients_that_come_and_go_leave_nothing_behind(serve: Serve, handler: str) -> None:
+    service = serve(COMING_AND_GOING, handler, env={"DHPY_STALL_TIMEOUT": "5"})
+    chance = random.Random(1)
+    stop = time.monotonic() + 4
+
+    def come_and_go(seed: int) -> None:
+        own = random.Random(seed)
+        while time.monotonic() < stop:
+            with contextlib.suppress(OSError), service.connect() as client:
+                client.settimeout(0.05)
+                for _ in range(own.randint(1, 3)):
+                    path = own.choice(["/", "/stream", "/raise"])
+                    data = request_bytes(b"x" * own.choice([0, 10, 50_000]), path)
+                    client.sendall(data[: own.choice([len(data), own.randint(0, len(data))])])
+                    if own.random() < 0.7:
+                        client.recv(own.choice([10, 100_000]))
+                if own.random() < 0.3:
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+    threads = [threading.Thread(target=come_and_go, args=(chance.random(),)) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for name in ("requests_in_flight", "requests_waiting", "connections"):
+        wait_until(lambda name=name: service.metric(f"dhpy_worker_{name}") == 0)  # type: ignore[misc]
+    assert service.metric("dhpy_requests_total", status="200") > 50
+    assert service.metric("dhpy_worker_starts_total") == 1
+    assert service.post().text == "fine"
+    log = service.log.replace("ValueError: no", "")
+    assert "Exception in ASGI" not in log
+    assert "RuntimeError" not in log

@@ -54,11 +54,12 @@ class App:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             raise NotImplementedError(f"a function is served over HTTP, not {scope['type']}")
+        connection = scope["dhpy"]
+        connection.answering = scope["dhpy.cycle"]
         if scope["path"].startswith(HEALTH):
             await self._health(send)
             return
         began = time.perf_counter()
-        connection = scope["dhpy"]
         self.in_flight += 1
         try:
             content_type, length = _about_body(scope["headers"])

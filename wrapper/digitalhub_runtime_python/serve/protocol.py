@@ -53,6 +53,8 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.front = self.server_state  # type: ignore[assignment]
+        self.answering: Any = None
+        """The cycle that the app answers; in a pipeline an earlier one than `cycle`, which is parsed."""
         self.job: Job | None = None
         self.held = 0  # bytes of its body that are in memory
         self.received = 0  # bytes
@@ -69,6 +71,8 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self.hung_up = True
+        if self.answering is not None:
+            self.answering.disconnected = True
         if self.job is not None:
             self.front.gone(self.job)
 
@@ -108,6 +112,7 @@ class Connection(HttpToolsProtocol):
         self.complete = self.received
         self.scope["dhpy"] = self  # type: ignore[typeddict-unknown-key]
         HttpToolsProtocol.on_headers_complete(self)
+        self.scope["dhpy.cycle"] = self.cycle  # type: ignore[typeddict-unknown-key]
         if self.front.draining:
             self.cycle.keep_alive = False
 
@@ -187,17 +192,17 @@ class Connection(HttpToolsProtocol):
     def cut(self) -> None:
         """End the connection in the middle of a response."""
         self.hung_up = True
-        self.cycle.disconnected = True
+        self.answering.disconnected = True
         self.transport.abort()
 
     def send_unframed(self) -> None:
         """Let the end of the connection end the response: HTTP/1.0 has no chunks, uvicorn sends them."""
-        self.cycle.chunked_encoding = False
-        self.cycle.expected_content_length = 1 << 62
-        self.cycle.keep_alive = False
+        self.answering.chunked_encoding = False
+        self.answering.expected_content_length = 1 << 62
+        self.answering.keep_alive = False
 
     def end_unframed(self) -> None:
-        self.cycle.disconnected = True
+        self.answering.disconnected = True
         self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
