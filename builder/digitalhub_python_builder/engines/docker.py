@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 import tarfile
 import tempfile
 from collections import deque
@@ -43,16 +44,11 @@ class DockerEngine:
         self._connection: Any = None
 
     def describe(self) -> str:
-        where = self._environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
         try:
             version = self._client.version()["Version"]
         except _ERRORS as exc:
-            raise EnvironmentFault(
-                "build/engine-absent",
-                f"No Docker Engine answers at {where}.",
-                "Start it, or set DOCKER_HOST.",
-            ) from exc
-        return f"Docker Engine {version} at {where}"
+            raise _absent(self._host) from exc
+        return f"Docker Engine {version} at {self._host}"
 
     def inspect(self, reference: str) -> Image | None:
         try:
@@ -149,18 +145,39 @@ class DockerEngine:
             self._connection.close()
 
     @property
+    def _host(self) -> str:
+        return self._environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+
+    @property
     def _client(self) -> Any:
         if self._connection is None:
+            if not _listens(self._host):
+                raise _absent(self._host)
             try:
                 self._connection = docker.from_env(environment=dict(self._environ)).api
             except _ERRORS as exc:
-                where = self._environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
-                raise EnvironmentFault(
-                    "build/engine-absent",
-                    f"No Docker Engine answers at {where}.",
-                    "Start it, or set DOCKER_HOST.",
-                ) from exc
+                raise _absent(self._host) from exc
         return self._connection
+
+
+def _listens(host: str) -> bool:
+    """Whether anybody is at a socket; docker-py leaves one open for each time that nobody is."""
+    if not host.startswith("unix://"):
+        return True
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(host[len("unix://") :])
+    except OSError:
+        return False
+    return True
+
+
+def _absent(host: str) -> EnvironmentFault:
+    return EnvironmentFault(
+        "build/engine-absent",
+        f"No Docker Engine answers at {host}.",
+        "Start it, or set DOCKER_HOST.",
+    )
 
 
 class _StreamError(Exception):
