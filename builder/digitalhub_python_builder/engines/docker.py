@@ -185,15 +185,18 @@ class _StreamError(Exception):
 
 
 def _follow(stream: Iterable[Mapping[str, Any]], log: Log, take: Any = None) -> None:
+    error = ""
     for line in stream:
-        if "error" in line:
-            raise _StreamError(line["error"])
+        # It is the last one; what is read to its end leaves no connection open.
+        error = error or line.get("error", "")
         if take is not None:
             take(line)
         text = line.get("stream") or ("" if line.get("progressDetail") else line.get("status", ""))
         for part in str(text).splitlines():
             if part.strip():
                 log(part.rstrip())
+    if error:
+        raise _StreamError(error)
 
 
 def _explain(exc: BaseException) -> str:
