@@ -27,6 +27,8 @@ class MoodyPlatform:
     moods: list[Mood] = field(default_factory=list)
     always: Mood | None = None
     """The mood of every request once `moods` is used up."""
+    strict: bool = False
+    """Whether NaN is refused, as the letter of JSON has it."""
     refused: tuple[str, ...] = ()
     """Methods that are answered with 403."""
     token: str = ""
@@ -109,6 +111,12 @@ def moody_platform(run: dict[str, Any]) -> Iterator[MoodyPlatform]:
             if platform.token and self.headers.get("Authorization") != f"Bearer {platform.token}":
                 return 401, b'{"message": "who are you"}'
             if path == "/api/v1/-/proj/runs/run1":
+                if (
+                    platform.strict
+                    and (b"NaN" in body or b"Infinity" in body)
+                    and b'"NaN"' not in body
+                ):
+                    return 400, b'{"message": "Non-standard token"}'
                 if method == "PUT":
                     platform.run = json.loads(body)
                 return 200, json.dumps(platform.run).encode()

@@ -167,6 +167,16 @@ def test_a_report_is_tried_again_until_the_platform_is_back(
     assert platform.run["status"]["results"] == {"output_0": 2}
 
 
+def test_a_platform_that_takes_no_nan_gets_text_for_it(
+    platform: MoodyPlatform, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    platform.strict = True
+    hub = CoreHub(platform.settings(tmp_path))
+    hub.report({"results": {"a": [float("nan")], "b": {"c": float("-inf")}, "d": 1.5}})
+    assert platform.run["status"]["results"] == {"a": ["NaN"], "b": {"c": "-Infinity"}, "d": 1.5}
+    assert "takes no NaN" in caplog.text
+
+
 def test_an_expired_token_is_refreshed_where_the_issuer_says(
     platform: MoodyPlatform, tmp_path: Path
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +12,8 @@ import urllib3
 
 from digitalhub_runtime_python.errors import PlatformFault
 from digitalhub_runtime_python.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 class CoreClient:
@@ -58,9 +62,16 @@ class CoreClient:
 
     def put(self, plural: str, entity: Mapping[str, Any]) -> None:
         """Replace an entity; raises as `get`."""
-        self._request(
-            "PUT", self._path(plural, str(entity["id"]), str(entity["project"])), body=entity
-        )
+        path = self._path(plural, str(entity["id"]), str(entity["project"]))
+        try:
+            self._request("PUT", path, body=entity)
+        except PlatformFault as fault:
+            finite = _finite(entity)
+            # NaN is no JSON by the letter, and a platform may go by it.
+            if "answered 400" not in fault.message or finite == entity:
+                raise
+            logger.warning("the platform takes no NaN: such numbers are sent as text")
+            self._request("PUT", path, body=finite)
 
     def create(self, plural: str, entity: Mapping[str, Any]) -> None:
         """Store a new entity; raises as `get`."""
@@ -156,6 +167,17 @@ class CoreClient:
             return ""
         place = f"{issuer}/.well-known/openid-configuration"
         return str(_object(self._http.request("GET", place).data).get("token_endpoint") or "")
+
+
+def _finite(value: Any) -> Any:
+    """The same JSON with every number that is none as text: "NaN", "Infinity", "-Infinity"."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(value)
+    return value
 
 
 def _object(data: bytes) -> dict[str, Any]:
