@@ -29,8 +29,11 @@ LINGER = 0.3
 ABANDONED = 2.0
 """Seconds of grace for a worker whose supervisor has died."""
 
-YIELD = 0.01
-"""Seconds for which a worker that is busy leaves new connections to the others."""
+BUSY = 0.01
+"""Seconds that a call must have taken for its worker to leave new connections to the others,"""
+
+YIELD = 0.05
+"""and seconds for which it does."""
 
 STUCK = 75
 """Exit status of a worker whose handler nothing could stop; it is replaced at once."""
@@ -131,7 +134,7 @@ class Front:
             self._loop.remove_reader(self._listener)
 
     def _on_connection(self) -> None:
-        if self._shared and self._runner.busy(YIELD):
+        if self._shared and self._runner.busy(BUSY):
             # Whoever waits here waits behind this call; another worker may be free.
             self._stop_accepting()
             self._loop.call_later(YIELD, self._accept_late)
