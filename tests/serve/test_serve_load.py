@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+import requests
 from load import drive
 from services import Service, request_bytes, wait_until
 
@@ -142,3 +143,39 @@ def test_clients_that_come_and_go_leave_nothing_behind(serve: Serve, handler: st
     log = service.log.replace("ValueError: no", "")
     assert "Exception in ASGI" not in log
     assert "RuntimeError" not in log
+
+
+def test_requests_and_connections_leave_no_garbage(serve: Serve) -> None:
+    """With the collector off: what is in a cycle would stay, and count."""
+    code = """
+import collections, gc
+from nuclio_sdk import Response
+def init(context):
+    gc.disable()
+def handler(event):
+    if event.path == "/count":
+        names = collections.Counter(type(o).__name__ for o in gc.get_objects())
+        return {n: names[n] for n in ("Connection", "RequestResponseCycle", "RequestEvent", "Job", "Stream", "traceback")}
+    if event.path == "/raise":
+        raise ValueError("no")
+    if event.path == "/stream":
+        return Response(body=(c for c in "abc"))
+    return event.body
+"""
+    service = serve(code, "handler", "--init-function", "init")
+
+    def ask_all(times: int) -> None:
+        session = requests.Session()
+        for _ in range(times):
+            for client in (session, requests):
+                for path in ("/", "/raise", "/stream"):
+                    client.post(service.url + path, json={"a": 1}, timeout=10)
+            service.connect(request_bytes(b"x" * 10)[:-5]).close()
+            service.exchange(b"rubbish\r\n\r\n")
+
+    ask_all(3)
+    before = service.post(path="/count").json()
+    ask_all(40)
+    wait_until(lambda: service.metric("dhpy_worker_connections") <= 1)
+    after = service.post(path="/count").json()
+    assert all(after[name] <= before[name] + 5 for name in before), (before, after)

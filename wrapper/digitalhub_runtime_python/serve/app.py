@@ -76,13 +76,14 @@ class App:
                 self._runner.submit(job)
                 reply = await future
             if reply is not None:
-                await self._send(reply, job, scope, send)
-            connection.job = None
+                await self._send(reply, job, connection, send)
             self._count(scope, reply.status if reply is not None else GONE, began)
         finally:
             self.in_flight -= 1
             self._held -= connection.held
             connection.held = 0
+            # A handler may keep the event, and with it the scope: that must not keep the connection.
+            connection.job = connection.answering = scope["dhpy"] = scope["dhpy.cycle"] = None
 
     def _count(self, scope: Any, status: int, began: float) -> None:
         seconds = time.perf_counter() - began
@@ -134,12 +135,11 @@ class App:
                 return None
         return b"".join(parts)
 
-    async def _send(self, reply: Reply, job: Job, scope: Any, send: Any) -> None:
+    async def _send(self, reply: Reply, job: Job, connection: Any, send: Any) -> None:
         headers = reply.headers
         if self._state.draining:
             headers = [*headers, _CLOSE]
-        connection = scope["dhpy"]  # set by protocol.Connection
-        unframed = job.stream is not None and scope["http_version"] == "1.0"
+        unframed = job.stream is not None and job.event._scope["http_version"] == "1.0"
         if unframed:
             connection.send_unframed()
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
