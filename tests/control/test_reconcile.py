@@ -186,7 +186,7 @@ def test_a_waiting_run_is_stopped_without_being_started(store, tmp_path):
     reconciler = reconciler_of(store, settings)
     reconciler.start()
     first = new_run(store, settings, "sleep 60")
-    wait_state(store, first, "RUNNING")
+    wait_for(lambda: executions_of(settings) == [first])
     second = new_run(store, settings)
     wait_state(store, second, "PENDING")
     store.set_target(PROJECT, second, "STOP")
