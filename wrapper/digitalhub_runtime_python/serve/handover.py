@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import queue
 import threading
 import time
 from collections import deque
@@ -74,14 +75,14 @@ class SyncRunner:
         self._jobs: deque[Job | None] = deque()
         self._current: Job | None = None
         self._asleep = False
-        self._bell = threading.Lock()
-        self._bell.acquire()
+        # Not a lock: rung twice, which two races in a row can bring about, it must not complain.
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def submit(self, job: Job | None) -> None:
         self._jobs.append(job)
         if self._asleep:
             self._asleep = False
-            self._bell.release()
+            self._bell.put(None)
 
     def cancel(self, job: Job) -> None:
         """The client has gone: a job that waits is not begun, a stream is closed, a call goes on."""
@@ -136,7 +137,7 @@ class SyncRunner:
                 if jobs:  # it came before the flag was seen
                     self._asleep = False
                     continue
-                self._bell.acquire()
+                self._bell.get()
                 continue
             if job is None:
                 return
