@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from walking import failure, results, run_entity, walk
 
-from digitalhub_runtime_python import loading
+from digitalhub_runtime_python import isolation
 from digitalhub_runtime_python.errors import ArgumentFault, PlatformFault, Terminated
 from digitalhub_runtime_python.hub.offline import OfflineHub
 from digitalhub_runtime_python.lifecycle import exit_status, run_job
@@ -107,6 +107,26 @@ def test_a_module_that_the_caller_has_imported_neither_hides_the_codes_own_nor_i
     )
     assert results(walk(tmp_path, **source(code))) == {"output_0": "own"}
     assert sys.modules["utils"] is mine
+
+
+def test_a_file_in_a_folder_finds_its_neighbours_before_anything_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = types.ModuleType("beside")
+    mine.__file__ = str(folder_of(tmp_path / "caller", beside="N = 'callers'") / "beside.py")
+    monkeypatch.setitem(sys.modules, "beside", mine)
+    code = folder_of(
+        tmp_path / "code",
+        job_in_src="import beside, top\ndef f(): return [beside.N, top.N]",
+        beside_in_src="N = 'neighbour'",
+        beside="N = 'at the top'",
+        top="N = 'top'",
+    )
+    before = list(sys.path)
+    outcome = walk(tmp_path, handler="src/job.py:f", **source(code))
+    assert results(outcome) == {"output_0": ["neighbour", "top"]}
+    assert sys.modules["beside"] is mine
+    assert sys.path == before
 
 
 def test_files_named_like_the_standard_library_take_nothing_from_the_caller(tmp_path: Path) -> None:
@@ -378,10 +398,10 @@ def test_an_import_that_fails_leaves_no_half_module(tmp_path: Path) -> None:
 
 def test_the_users_modules_are_known_only_while_they_are_imported(tmp_path: Path) -> None:
     code = """
-    from digitalhub_runtime_python import loading
+    from digitalhub_runtime_python import isolation
 
     def f():
-        return [m.__name__ for m in loading.own_modules()]
+        return [m.__name__ for m in isolation.own_modules()]
     """
     assert results(walk(tmp_path, code)) == {"output_0": ["main"]}
-    assert loading.own_modules() == []
+    assert isolation.own_modules() == []

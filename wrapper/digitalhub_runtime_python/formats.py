@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
-from digitalhub_runtime_python import loading
+from digitalhub_runtime_python import isolation
 from digitalhub_runtime_python.errors import OutputFault
 
 logger = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ def _pickle(value: Any, stem: Path) -> Path:
     path = stem.with_name(stem.name + ".pickle")
     with _PICKLING:  # cloudpickle's list of modules is the whole process's
         # By value: whoever reads the pickle has no module of the user's code.
-        own = [m for m in loading.own_modules() if m.__name__ in sys.modules]
+        own = [m for m in isolation.own_modules() if m.__name__ in sys.modules]
         for module in own:
             cloudpickle.register_pickle_by_value(module)
         try:

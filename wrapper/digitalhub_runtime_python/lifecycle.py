@@ -15,7 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
 
-from digitalhub_runtime_python import arguments, context, invoke, loading, outputs, report, sources
+from digitalhub_runtime_python import (
+    arguments,
+    context,
+    invoke,
+    isolation,
+    loading,
+    outputs,
+    report,
+    sources,
+)
 from digitalhub_runtime_python.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -115,9 +124,9 @@ def prepared(
         call: calls the init function; a service has a loop of its own for one that is async.
     """
     source = run.source
-    with loading.importable(code.root) as aside:
+    with isolation.importable(code.root) as aside:
         function = loading.load(
-            code.root, code.main, source.handler, source.init_function, module_name, aside
+            code.root, code.main, source.handler, source.init_function, aside, module_name
         )
         signature = arguments.read_signature(function.handler)
         if run.action == "job":
