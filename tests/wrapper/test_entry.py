@@ -240,6 +240,28 @@ def test_a_job_that_passes_its_deadline_exits_with_124_and_says_where_it_was(
     assert "[deadline/passed]" in done.stderr
 
 
+def test_what_was_printed_before_the_deadline_is_not_lost(tmp_path: Path) -> None:
+    code = "import time\ndef f():\n    print('half way')\n    time.sleep(600)"
+    done = run_process(tmp_path, run_entity(code), DHPY_DEADLINE="0.5")
+    assert (done.exit_status, done.stdout) == (124, "half way\n")
+
+
+def test_what_is_printed_can_be_read_while_the_function_runs(tmp_path: Path) -> None:
+    code = SLEEPS.replace("(place /", "print('started'); (place /", 1)
+    process = start_sleeping(tmp_path, code)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    process.send_signal(signal.SIGTERM)
+    finish_job(process, tmp_path)
+
+
+def test_a_crash_in_c_code_shows_where_it_was(tmp_path: Path) -> None:
+    code = "import ctypes\ndef f():\n    ctypes.string_at(0)"
+    done = run_process(tmp_path, run_entity(code))
+    assert done.exit_status == -signal.SIGSEGV
+    assert 'main.py", line 3 in f' in done.stderr
+
+
 def test_a_deadline_that_is_kept_changes_nothing(tmp_path: Path) -> None:
     done = run_process(tmp_path, run_entity("def f(): return 1"), DHPY_DEADLINE="60")
     assert (done.exit_status, done.status["results"]) == (0, {"output_0": 1})

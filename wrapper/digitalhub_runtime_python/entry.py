@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import faulthandler
+import io
 import os
 import signal
 import sys
@@ -64,6 +66,7 @@ def job(settings: Settings) -> int:
     from digitalhub_runtime_python.lifecycle import run_job
 
     log.configure(settings.log_level, settings.log_format)
+    _show_at_once()
     _raise_on_sigterm()
     try:
         hub = _hub(settings)
@@ -97,6 +100,13 @@ def _hub(settings: Settings) -> Hub:
     from digitalhub_runtime_python.hub.core import CoreHub
 
     return CoreHub(settings)
+
+
+def _show_at_once() -> None:
+    """What the function prints is read while it runs, and must not be lost with the process."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+    faulthandler.enable()  # a crash in C code shows where it was
 
 
 def _raise_on_sigterm() -> None:
