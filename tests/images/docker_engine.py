@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 DEFAULT = "unix:///var/run/docker.sock"
+_STARTED: list[subprocess.Popen[bytes]] = []
+"""Kept for as long as we live: Python warns of a process that is forgotten while it runs."""
 
 
 def cache() -> Path:
@@ -87,6 +89,7 @@ def _start(home: Path, host: str) -> None:
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
+    _STARTED.append(daemon)
     deadline = time.monotonic() + 60
     while not _answers(host):
         if daemon.poll() is not None or time.monotonic() > deadline:
