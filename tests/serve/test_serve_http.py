@@ -373,3 +373,27 @@ def test_after_all_that_it_is_the_same_worker(service: Service) -> None:
     assert service.metric("dhpy_worker_starts_total") == 1
     assert "Traceback" not in service.log
     assert Path(f"/proc/{service.process.pid}").exists()
+
+
+def test_a_large_answer_reaches_a_client_that_reads_slowly(serve: Serve) -> None:
+    code = "def handler(event):\n    return bytes(event.size * 1000)\n"
+    service = serve(code, "handler")
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(service.address)
+        client.sendall(request_bytes(b"x" * 3000) + request_bytes(b"x" * 2))
+        time.sleep(0.5)
+        for size in (3_000_000, 2000):
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += client.recv(1)
+            assert b"content-length: %d" % size in head
+            left = size
+            while left:
+                left -= len(client.recv(min(left, 65536)))
+
+
+def test_a_request_may_ask_for_the_connection_to_end(service: Service) -> None:
+    answer = service.exchange(request_bytes(path="/x", Connection="close"))
+    assert b"connection: close\r\n" in answer
+    assert answer.endswith(b"\r\n\r\n/x")

@@ -65,9 +65,11 @@ class App:
             content_type, length = _about_body(scope["headers"])
             if not self._admits(connection, length):
                 return
-            body = await self._read(connection, receive)
+            body = connection.whole_body()
             if body is None:
-                return
+                body = await self._read(connection, receive)
+                if body is None:
+                    return
             future: asyncio.Future[Reply | None] = self._loop.create_future()
             job = connection.job = Job(RequestEvent(scope, body, content_type), future)
             if self._runner.waiting() >= self._settings.queue:
@@ -137,6 +139,8 @@ class App:
 
     async def _send(self, reply: Reply, job: Job, connection: Any, send: Any) -> None:
         headers = reply.headers
+        if job.stream is None and connection.answer(reply.status, headers, reply.body):
+            return
         if self._state.draining:
             headers = [*headers, _CLOSE]
         unframed = job.stream is not None and job.event._scope["http_version"] == "1.0"

@@ -194,6 +194,7 @@ class Front:
             self._second = second
             date = formatdate(time.time(), usegmt=True).encode()
             self._state.default_headers = [(b"date", date)]
+            self._state.date = b"date: " + date + b"\r\n"
             self._runner.beat()
             self._slot.values[board.RSS] = float(_resident())
         for connection in list(self._state.connections):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Callable
 
 import httptools
@@ -24,6 +25,10 @@ LINGER = 5.0
 """Seconds for which a connection that was refused is still read, so that its client reads the answer."""
 
 
+_COPIED = 64 * 1024
+"""Bytes of a body that are copied behind its head, to write both at once."""
+
+
 class FrontState(ServerState):
     """What all connections of a worker share."""
 
@@ -35,6 +40,8 @@ class FrontState(ServerState):
         self.slot = slot
         self.clock = 0.0
         """The loop's time, to a fraction of a second: reading it is free."""
+        self.date = b""
+        """The line of the response's head, line break included."""
         self.draining = False
         self.gone: Callable[[Job], None] = _ignore
         """Called with the job of a connection that was lost."""
@@ -113,8 +120,8 @@ class Connection(HttpToolsProtocol):
         self.scope["dhpy"] = self  # type: ignore[typeddict-unknown-key]
         HttpToolsProtocol.on_headers_complete(self)
         self.scope["dhpy.cycle"] = self.cycle  # type: ignore[typeddict-unknown-key]
-        if self.front.draining:
-            self.cycle.keep_alive = False
+        if self.front.draining or not self.parser.should_keep_alive():
+            self.cycle.keep_alive = False  # uvicorn 0.39 looks for that as late as in `send`
 
     def on_body(self, body: bytes) -> None:
         if not self.hung_up:
@@ -188,6 +195,49 @@ class Connection(HttpToolsProtocol):
         ]
         self.transport.write(b"\r\n".join(lines))
         self._linger()
+
+    def whole_body(self) -> bytes | None:
+        """The request's body, where it came with the head, as most do; else None."""
+        cycle = self.answering
+        if cycle.more_body or cycle.disconnected or cycle.response_complete:
+            return None
+        if cycle.waiting_for_100_continue:
+            return None
+        self.flow.resume_reading()
+        return bytes(cycle.body)
+
+    def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Write a whole response at once, in a third of the time of uvicorn's `send`.
+
+        Returns:
+            Whether it was written; where not, the client reads slowly, and `send` waits for it.
+        """
+        cycle = self.answering
+        if cycle.disconnected or self.transport.is_closing():
+            return True  # to nobody
+        if self.flow.write_paused:
+            return False
+        lines = [STATUS_LINE[status], self.front.date]
+        for name, value in headers:
+            lines += (name, b": ", value, b"\r\n")
+        if not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines.append(b"\r\n")
+        if cycle.scope["method"] == "HEAD":
+            body = b""
+        if len(body) <= _COPIED:
+            lines.append(body)
+            self.transport.write(b"".join(lines))
+        else:
+            self.transport.write(b"".join(lines))
+            self.transport.write(body)
+        cycle.waiting_for_100_continue = False
+        cycle.response_started = cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+        return True
 
     def cut(self) -> None:
         """End the connection in the middle of a response."""
