@@ -63,8 +63,8 @@ def test_a_service_has_its_context_parameters_and_replicas(script: Script) -> No
         run = new(CODE, handler="serve", init_function="init").run(
             "serve", wait=True, replicas=2, init_parameters={"greeting": "ciao"}, parameters={"times": 2})
         import concurrent.futures as futures
-        with futures.ThreadPoolExecutor(8) as pool:
-            answers = list(pool.map(lambda _: run.invoke(json={"name": "slow"}).json(), range(8)))
+        with futures.ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(lambda _: run.invoke(json={"name": "slow"}).json(), range(16)))
         show(said=answers[0]["said"], workers=len({a["worker"] for a in answers}))
         run.stop()
         """)
