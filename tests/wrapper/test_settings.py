@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from digitalhub_runtime_python.errors import UsageFault
-from digitalhub_runtime_python.settings import Settings
+from digitalhub_runtime_python.settings import ServeSettings, Settings
 
 VARIABLES = [
     "PROJECT_NAME", "RUN_ID", "DHPY_RUN_FILE", "DHCORE_ENDPOINT", "DHPY_WORKSPACE", "DHPY_CACHE",
@@ -46,6 +46,11 @@ def test_an_empty_variable_is_one_that_is_not_set() -> None:
     del environ["AWS_REGION"], environ["GIT_TOKEN"]
     assert Settings.from_env(environ) == Settings.from_env(environ)
     assert Settings.from_env(environ).workspace == Path(tempfile.gettempdir())
+
+
+def test_a_kubernetes_service_of_the_same_name_sets_no_port() -> None:
+    link = {"DHPY_PORT": "tcp://192.0.2.7:80", "DHPY_SERVICE_HOST": "192.0.2.7"}
+    assert ServeSettings.from_env(link).port == ServeSettings().port
 
 
 def test_values_are_read_as_they_are_meant() -> None:

@@ -254,7 +254,8 @@ def _seconds(environ: Mapping[str, str], name: str) -> float | None:
 
 def _number(environ: Mapping[str, str], name: str, low: int, high: int) -> int | None:
     value = environ.get(name, "").strip()
-    if not value:
+    # A Service named "dhpy" has Kubernetes set DHPY_PORT=tcp://… in every pod beside it.
+    if not value or value.startswith("tcp://"):
         return None
     number = int(value) if value.isascii() and value.isdigit() else -1
     if not low <= number <= high:
