@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each load")
     parser.add_argument("--connections", type=int, default=4)
+    parser.add_argument("--handlers", default=",".join(CODE), help="of these: %(default)s")
     options = parser.parse_args()
     has_processor = find() is not None and shutil.which("wrk") is not None
     wrappers = (
@@ -69,7 +70,7 @@ def main() -> None:
     )
     figures: dict[str, Figures] = {}
     for _ in range(options.rounds):
-        for handler in CODE:
+        for handler in options.handlers.split(","):
             for name, wrapper in wrappers.items():
                 if has_processor:
                     took = figures.setdefault(f"processor + {name}, {handler}", Figures())

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import digitalhub_runtime_python
-from digitalhub_python_builder import bases, context, explain, registry
+from digitalhub_python_builder import bases, context, explain
 from digitalhub_python_builder.dockerfile import render
 from digitalhub_python_builder.engines import BuildEngine, Image, Log, Request, choose
 from digitalhub_python_builder.locks import lock
@@ -221,6 +221,9 @@ def _existing(
     found = engine.inspect(target)
     if found is None or not options.push:
         return found
+    # Here, since its HTTP client takes long to import and most builds push nothing.
+    from digitalhub_python_builder import registry
+
     digest = registry.digest_of(target, environ)
     return dataclasses.replace(found, digest=digest) if digest else None
 

@@ -80,3 +80,9 @@ def test_an_index_with_a_password_is_not_in_what_is_printed(file: Path) -> None:
         file, "dockerfile", f"{file}:train", "--index-url", "https://me:hidden@host.invalid/"
     )
     assert done.returncode == 0 and "hidden" not in done.stdout + done.stderr
+
+
+def test_a_build_that_finds_its_image_there_imports_no_client_it_does_not_need() -> None:
+    code = "import sys, digitalhub_python_builder.cli, digitalhub_python_builder.engines.docker; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"docker", "requests", "urllib3", "digitalhub"} & set(done.stdout.split())

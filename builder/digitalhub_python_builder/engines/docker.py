@@ -1,8 +1,14 @@
-"""The Docker Engine, over its API (docker-py)."""
+"""The Docker Engine, over its API (docker-py).
+
+docker-py takes a quarter of a second to import, which is most of a build that finds its image there; so
+what such a build asks is asked over the engine's socket, and docker-py comes in where anything is done.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import re
 import socket
 import tarfile
@@ -10,11 +16,8 @@ import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import docker
-import docker.errors
-import requests.exceptions
+from typing import Any, Callable
+from urllib.parse import quote
 
 from digitalhub_python_builder.engines import (
     PROBE,
@@ -28,7 +31,7 @@ from digitalhub_python_builder.engines import (
 from digitalhub_python_builder.references import parse
 from digitalhub_runtime_python.errors import EnvironmentFault
 
-_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException, OSError)
+_UNIX = "unix://"
 _BUILD_TIMEOUT = 3600
 """Seconds without a word from the engine: a compiler may be silent for long."""
 
@@ -44,16 +47,17 @@ class DockerEngine:
         self._connection: Any = None
 
     def describe(self) -> str:
-        try:
-            version = self._client.version()["Version"]
-        except _ERRORS as exc:
-            raise _absent(self._host) from exc
-        return f"Docker Engine {version} at {self._host}"
+        found = self._ask("/version", lambda client: client.version())
+        if not found:
+            raise _absent(self._host)
+        return f"Docker Engine {found['Version']} at {self._host}"
 
     def inspect(self, reference: str) -> Image | None:
-        try:
-            found = self._client.inspect_image(reference)
-        except docker.errors.ImageNotFound:
+        found = self._ask(
+            f"/images/{quote(reference, safe='/:@')}/json",
+            lambda client: client.inspect_image(reference),
+        )
+        if found is None:
             return None
         digests = [text.partition("@")[2] for text in found.get("RepoDigests") or () if text.startswith(parse(reference).name + "@")]  # fmt: skip
         labels = (found.get("Config") or {}).get("Labels") or {}
@@ -69,7 +73,7 @@ class DockerEngine:
                     wanted.name, wanted.digest or wanted.tag or "latest", stream=True, decode=True
                 )
                 _follow(stream, lambda line: None)
-            except (*_ERRORS, _StreamError) as exc:
+            except _errors() as exc:
                 raise base_fault(reference, _explain(exc)) from exc
             found = self.inspect(reference)
         if found is None:
@@ -77,6 +81,8 @@ class DockerEngine:
         return found
 
     def probe(self, reference: str) -> str:
+        import docker.errors
+
         container = self._client.create_container(reference, entrypoint=list(PROBE), network_disabled=True)  # fmt: skip
         try:
             self._client.start(container)
@@ -111,7 +117,7 @@ class DockerEngine:
                     timeout=_BUILD_TIMEOUT,
                 )
                 _follow(stream, heard)
-            except (*_ERRORS, _StreamError) as exc:
+            except _errors() as exc:
                 raise build_fault(f"{_status(_explain(exc))} {' '.join(last)}") from exc
         built = self.inspect(request.reference)
         if built is None:
@@ -134,7 +140,7 @@ class DockerEngine:
         try:
             stream = self._client.push(wanted.name, wanted.tag, stream=True, decode=True)
             _follow(stream, log, take)
-        except (*_ERRORS, _StreamError) as exc:
+        except _errors() as exc:
             raise push_fault(reference, _explain(exc)) from exc
         if not digest:
             raise push_fault(reference, "the registry broke off without naming a digest")
@@ -153,30 +159,77 @@ class DockerEngine:
         if self._connection is None:
             if not _listens(self._host):
                 raise _absent(self._host)
+            import docker
+
             try:
                 self._connection = docker.from_env(environment=dict(self._environ)).api
-            except _ERRORS as exc:
+            except _errors() as exc:
                 raise _absent(self._host) from exc
         return self._connection
+
+    def _ask(self, path: str, afar: Callable[[Any], Any]) -> dict[str, Any] | None:
+        """The engine's answer to a GET; None for "not found".
+
+        Args:
+            afar: the same by docker-py, which knows how to reach an engine over TLS or SSH.
+        """
+        if not self._host.startswith(_UNIX):
+            import docker.errors
+
+            try:
+                return dict(afar(self._client))
+            except docker.errors.ImageNotFound:
+                return None
+            except _errors() as exc:
+                raise _absent(self._host) from exc
+        connection = http.client.HTTPConnection("localhost")
+        try:
+            with contextlib.closing(connection), socket.socket(socket.AF_UNIX) as connected:
+                connected.settimeout(60)
+                connected.connect(self._host[len(_UNIX) :])
+                connection.sock = connected
+                connection.request("GET", path)
+                answer = connection.getresponse()
+                content: dict[str, Any] = json.loads(answer.read())
+        except (OSError, ValueError, http.client.HTTPException) as exc:
+            raise _absent(self._host) from exc
+        if answer.status not in (200, 404):
+            raise _absent(self._host, f"{answer.status} {content.get('message', '')}".strip())
+        return content if answer.status == 200 else None
 
 
 def _listens(host: str) -> bool:
     """Whether anybody is at a socket; docker-py leaves one open for each time that nobody is."""
-    if not host.startswith("unix://"):
+    if not host.startswith(_UNIX):
         return True
     try:
         with socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(host[len("unix://") :])
+            probe.connect(host[len(_UNIX) :])
     except OSError:
         return False
     return True
 
 
-def _absent(host: str) -> EnvironmentFault:
+def _absent(host: str, said: str = "") -> EnvironmentFault:
     return EnvironmentFault(
         "build/engine-absent",
-        f"No Docker Engine answers at {host}.",
+        f"What answers at {host} refuses: {said}."
+        if said
+        else f"No Docker Engine answers at {host}.",
         "Start it, or set DOCKER_HOST.",
+    )
+
+
+def _errors() -> tuple[type[BaseException], ...]:
+    """What docker-py raises where the engine refuses, or is gone."""
+    import docker.errors
+    import requests.exceptions
+
+    return (
+        docker.errors.DockerException,
+        requests.exceptions.RequestException,
+        _StreamError,
+        OSError,
     )
 
 
