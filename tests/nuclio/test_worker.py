@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from typing import Any
 
+import msgspec
 import pytest
 
 from digitalhub_runtime_python.nuclio.wire import Disconnected, Frames
@@ -371,3 +373,156 @@ def test_an_async_handler_that_cancels_itself_ends_neither_the_worker_nor_the_ne
     processor.call(path="/later")
     for _ in range(3):
         assert processor.call().text == "ok"
+
+
+ASYNC_PARTS = """
+import asyncio, contextvars
+place = contextvars.ContextVar("place", default="nowhere")
+main = []
+
+async def soon(value):
+    await asyncio.sleep(0.01)
+    return value
+
+async def timeout_now():
+    async with timeout(5): return "in time"
+
+async def timeout_later():
+    async with timeout(5): return await soon("in time")
+
+async def timeout_passes():
+    try:
+        async with timeout(0.05): await asyncio.sleep(5)
+    except asyncio.TimeoutError:
+        return "too late"
+
+async def group():
+    async with asyncio.TaskGroup() as tasks:
+        found = [tasks.create_task(soon(n)) for n in range(3)]
+    return [task.result() for task in found]
+
+async def gather(): return await asyncio.gather(*(soon(n) for n in range(3)))
+async def wait_for(): return await asyncio.wait_for(soon("done"), 5)
+async def thread(): return await asyncio.get_running_loop().run_in_executor(None, lambda: "ran")
+
+async def same_task():
+    before, loop = asyncio.current_task(), asyncio.get_running_loop()
+    await asyncio.sleep(0)
+    assert before is asyncio.current_task() and loop is asyncio.get_running_loop()
+    return before in asyncio.all_tasks()
+
+async def context_stays():
+    assert place.get() == "nowhere"
+    place.set("here")
+    await soon(1)
+    return [place.get(), await asyncio.ensure_future(inner())]
+
+async def inner(): return place.get()
+
+async def cancels_itself():
+    asyncio.current_task().cancel()
+    return "unmoved"
+
+async def cancels_itself_and_waits():
+    asyncio.current_task().cancel()
+    try:
+        await asyncio.sleep(5)
+    except asyncio.CancelledError:
+        return "cancelled"
+
+async def leaves_a_task():
+    main.append(asyncio.ensure_future(soon("left")))
+
+async def what_it_left(): return await main.pop()
+
+async def raises():
+    await asyncio.sleep(0)
+    raise ValueError("x")
+
+async def semaphore():
+    async with asyncio.Lock(): return "held"
+
+class timeout:
+    def __init__(self, seconds): self.real = asyncio.timeout(seconds)
+    async def __aenter__(self): return await self.real.__aenter__()
+    async def __aexit__(self, *exc): return await self.real.__aexit__(*exc)
+
+async def handler(context, event):
+    return await globals()[event.path[1:]]()
+"""
+ASYNC_CALLS = [
+    ("gather", 200, "[0,1,2]"), ("wait_for", 200, "done"), ("thread", 200, "ran"), ("same_task", 200, "True"),
+    ("context_stays", 200, '["here","here"]'), ("context_stays", 200, '["here","here"]'), ("cancels_itself", 200, "unmoved"),
+    ("same_task", 200, "True"), ("cancels_itself_and_waits", 200, "cancelled"), ("wait_for", 200, "done"),
+    ("leaves_a_task", 204, ""), ("what_it_left", 200, "left"), ("raises", 500, None), ("semaphore", 200, "held"),
+]  # fmt: skip
+ASYNC_CALLS_OF_3_11 = [
+    ("timeout_now", 200, "in time"), ("timeout_later", 200, "in time"), ("timeout_passes", 200, "too late"),
+    ("group", 200, "[0,1,2]"), ("cancels_itself", 200, "unmoved"), ("timeout_passes", 200, "too late"),
+]  # fmt: skip
+
+
+def test_asyncio_is_whole_inside_a_handler_whether_it_waits_or_not(serve: Any) -> None:
+    processor = serve(ASYNC_PARTS)
+    newer = ASYNC_CALLS_OF_3_11 if sys.version_info >= (3, 11) else []
+    for path, status, text in [*ASYNC_CALLS, *newer, *ASYNC_CALLS]:
+        got = processor.call(path=f"/{path}")
+        assert got.status == status, (path, got.text)
+        assert text is None or got.text == text, path
+
+
+def test_events_that_come_at_once_are_answered_in_turn_by_an_async_handler(worker: Any) -> None:
+    processor = worker(
+        """
+        import asyncio
+        async def handler(context, event):
+            if event.path == "/cancel": asyncio.current_task().cancel()
+            if event.path == "/wait": await asyncio.sleep(0.01)
+            return event.body
+        """
+    )
+    paths = ["/now", "/wait", "/cancel", "/wait", "/wait", "/now", "/cancel", "/now"]
+    for number, path in enumerate(paths):
+        processor.post(event(str(number).encode(), path=path))
+    assert [processor.answer().text for _ in paths] == [str(n) for n in range(len(paths))]
+
+
+def test_a_thread_may_hand_work_to_the_loop_between_events(worker: Any) -> None:
+    processor = worker(
+        """
+        import asyncio, threading
+        async def init_context(context):
+            loop = asyncio.get_running_loop()
+            async def add(): context.sum += 1
+            def run():
+                for _ in range(50): asyncio.run_coroutine_threadsafe(add(), loop).result(10)
+            context.sum = 0
+            context.thread = threading.Thread(target=run)
+        async def handler(context, event):
+            if event.path == "/start": context.thread.start()
+            return context.sum
+        """
+    )
+    processor.call(path="/start")
+    _wait_for(lambda: processor.call().text == "50")
+
+
+def test_a_worker_whose_async_handler_waits_ends_with_the_processor(worker: Any) -> None:
+    processor = worker(
+        "import asyncio\nasync def handler(c, e):\n    await asyncio.sleep(0.5)\n    return 'ok'"
+    )
+    processor.post(event())
+    time.sleep(0.1)
+    processor.end()
+    assert processor.process.returncode == 1
+
+
+@pytest.mark.parametrize("form", ["def", "async def"])
+def test_the_last_bytes_of_an_event_may_come_by_themselves(worker: Any, form: str) -> None:
+    processor = worker(f"{form} handler(c, e): return e.body")
+    frame = msgspec.msgpack.encode(event(b"whole"))
+    for left in range(1, 7):
+        processor.line.sendall(len(frame).to_bytes(4, "big") + frame[:-left])
+        time.sleep(0.05)
+        processor.line.sendall(frame[-left:])
+        assert processor.answer().text == "whole"

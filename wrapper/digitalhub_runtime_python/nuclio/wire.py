@@ -6,7 +6,6 @@ import select
 import socket
 import threading
 import time
-from typing import Any
 
 CHUNK = 1 << 18
 MAX_EVENT = 1 << 30
@@ -17,6 +16,8 @@ LOG_DELAY = 0.1
 """Seconds that a log record may wait for others."""
 LOG_HELD = 1 << 16
 """Bytes of log records that may wait."""
+WAKE_UP = 5
+"""Bytes: the length of an event is a write of its own, and not worth waking up for."""
 
 
 class Disconnected(Exception):
@@ -28,8 +29,20 @@ class Frames:
 
     def __init__(self) -> None:
         self._data = bytearray()
+        # One for all reads: so much memory by itself is three system calls for each.
+        self._room = bytearray(CHUNK)
+        self._filled = memoryview(self._room)
 
-    def feed(self, data: bytes) -> None:
+    def read(self, line: socket.socket) -> None:
+        """Wait for more, and take it.
+
+        Raises:
+            Disconnected: there is no more.
+        """
+        size = line.recv_into(self._room, self._wanted())
+        self.feed(self._filled[:size])
+
+    def feed(self, data: bytes | memoryview) -> None:
         if not data:
             raise Disconnected("the processor closed the connection")
         self._data += data
@@ -52,41 +65,15 @@ class Frames:
         del data[:end]
         return frame
 
-
-class LoopReader:
-    """Feeds frames from a running event loop; asyncio's own sock_recv registers the socket anew each time."""
-
-    def __init__(self, line: socket.socket, frames: Frames, loop: Any) -> None:
-        self._line, self._frames, self._loop = line, frames, loop
-        self._waiter: Any = None
-        self._end: Exception | None = None
-        loop.add_reader(line, self._read)
-
-    async def more(self) -> None:
-        """Wait until something has come.
-
-        Raises:
-            Disconnected: the processor has closed the line.
-        """
-        if self._end is not None:
-            raise self._end
-        self._waiter = self._loop.create_future()
-        await self._waiter
-
-    def _read(self) -> None:
-        try:
-            self._frames.feed(self._line.recv(CHUNK))
-        except BlockingIOError:
-            return
-        except (OSError, Disconnected) as exc:
-            self._end = exc
-            self._loop.remove_reader(self._line)
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            if self._end is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(self._end)
+    def _wanted(self) -> int:
+        # A read waits for WAKE_UP bytes, or for all that it asks for: an event's last ones may be fewer.
+        data = self._data
+        if not data:
+            return CHUNK
+        missing = 4 - len(data)
+        if missing <= 0:
+            missing += int.from_bytes(data[:4], "big", signed=True)
+        return missing if 0 < missing < WAKE_UP else CHUNK
 
 
 def connect(path: str) -> socket.socket:

@@ -7,7 +7,6 @@ worker that exits for dead, and one that exited with 0 for ready.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import socket
 import sys
@@ -66,8 +65,7 @@ class Worker:
     def __init__(self, options: dict[str, str], signals: Signals) -> None:
         self._options = options
         self._line = wire.connect(options.get("event-socket-path", ""))
-        # The length of an event is a write of its own: not worth waking up for.
-        self._line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 5)
+        self._line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wire.WAKE_UP)
         control = options.get("control-socket-path")
         self._control = wire.connect(control) if control else None
         self._outbox = wire.Outbox(self._line)
@@ -98,7 +96,7 @@ class Worker:
             while True:
                 frame = self._frames.pop()
                 if frame is None:
-                    self._frames.feed(self._line.recv(wire.CHUNK))
+                    self._receive()
                 else:
                     self._signals.work()
                     self._outbox.send(self._answer(frame))
@@ -108,21 +106,19 @@ class Worker:
 
     async def _serve_on_loop(self) -> None:
         """The same on an event loop, so that what the handler started goes on between events."""
-        import asyncio
+        await self._loop.running().serve(self._line, self._receive, self._next)
 
-        self._line.setblocking(False)
-        reader = wire.LoopReader(self._line, self._frames, self._loop.running())
-        while True:
-            frame = self._frames.pop()
-            if frame is None:
-                with contextlib.suppress(
-                    asyncio.CancelledError
-                ):  # meant for a handler that is done
-                    await reader.more()
-            else:
-                self._signals.work()
-                self._outbox.send(await self._answer_on_loop(frame))
-                self._signals.rest()
+    def _receive(self) -> None:
+        self._frames.read(self._line)
+
+    def _next(self) -> Any:
+        frame = self._frames.pop()
+        return None if frame is None else self._answer_and_send(frame)
+
+    async def _answer_and_send(self, frame: bytes) -> None:
+        self._signals.work()
+        self._outbox.send(await self._answer_on_loop(frame))
+        self._signals.rest()
 
     def _answer(self, frame: bytes) -> bytes:
         """The packets that answer one event; whatever happens, an answer is among them."""
@@ -218,7 +214,9 @@ class LazyLoop:
         if self._loop is None:
             import asyncio
 
-            self._loop = asyncio.new_event_loop()
+            from digitalhub_runtime_python.nuclio.turns import TurnLoop
+
+            self._loop = TurnLoop()
             asyncio.set_event_loop(self._loop)
         return self._loop
 
