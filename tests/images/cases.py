@@ -9,8 +9,13 @@ from typing import Any
 from parts import ROOT, docker
 
 CASES = ROOT / "tests" / "cases"
-LOCKED_DOWN = ("--read-only", "--tmpfs", "/shared", "--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")  # fmt: skip
+LOCKED_DOWN = ("--read-only", "--tmpfs", "/shared:mode=1777", "--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")  # fmt: skip
 # What a case may ask for, and which flavour has it.
+USERS = {
+    "its own user": ("--user", "8877:8877"),
+    # OpenShift gives a container a uid that no image has heard of, in the group 0.
+    "an arbitrary user": ("--user", "1234567:0"),
+}
 HAS = {"slim": set(), "full": {"pandas", "pyarrow", "numpy", "pydantic"}}
 
 
@@ -34,10 +39,11 @@ def cases_for(python: str, flavour: str) -> list[tuple[str, dict[str, Any], dict
     return found
 
 
-def run_cases(image: str, names: list[str], *options: str) -> dict[str, Any]:
+def run_cases(image: str, names: list[str], *options: str, forked: bool = False) -> dict[str, Any]:
+    """What becomes of cases in one container; `forked`: see inside.py."""
     mounts = ["-v", f"{CASES}:/cases:ro", "-v", f"{Path(__file__).with_name('inside.py')}:/inside.py:ro"]  # fmt: skip
     command = ["run", "--rm", *LOCKED_DOWN, *mounts, *options, "--entrypoint", "python3", image]
-    done = docker(*command, "/inside.py", "/cases", *names)
+    done = docker(*command, "/inside.py", *(["--fork"] if forked else []), "/cases", *names)
     return dict(json.loads(done.stdout))
 
 

@@ -14,11 +14,12 @@ from typing import Any
 
 import docker_engine
 import pytest
+from cases import USERS
 from parts import ROOT, BaseImages, docker
 
 CASES = ROOT / "tests" / "cases"
 OPTIONS = {"--init-function": "init_function", "--init-parameter": "init_parameters", "-p": "parameters"}  # fmt: skip
-LOCKED = ("--read-only", "--network", "host", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")  # fmt: skip
+LOCKED = ("--read-only", "--tmpfs", "/shared:mode=1777", "--network", "host", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")  # fmt: skip
 
 
 def _exchanges() -> Any:
@@ -36,9 +37,9 @@ def _exchanges() -> Any:
     return module
 
 
-def _run_of(case: dict[str, Any]) -> dict[str, Any]:
+def _run_of(case: dict[str, Any], source: str) -> dict[str, Any]:
     spec: dict[str, Any] = {"parameters": {}, "init_parameters": {}, "lax_parameters": True}
-    spec["source"] = {"source": "/case", "handler": f"main:{case['handler']}"}
+    spec["source"] = {"source": source, "handler": f"main:{case['handler']}"}
     options = iter(case.get("options", []))
     for option in options:
         name, value = OPTIONS[option], next(options)
@@ -50,28 +51,30 @@ def _run_of(case: dict[str, Any]) -> dict[str, Any]:
     return {"id": "r", "project": "p", "kind": "python+serve:run", "spec": spec}
 
 
-@contextmanager
-def _service(image: str, name: str, place: Path, *options: str) -> Iterator[dict[str, str]]:
-    """A container that serves a case; its URLs, and its name."""
+def _environment(name: str, place: Path, inside: str) -> dict[str, str]:
+    """The variables of a service of a case, whose folder `place` is `inside` in the container."""
     case = json.loads((CASES / name / "service.json").read_text("utf-8"))
     place.mkdir()
     place.chmod(0o1777)
-    (place / "run.json").write_text(json.dumps(_run_of(case)))
-    env = {
-        "DHPY_RUN_FILE": "/place/run.json", "DHPY_READY_FILE": "/place/ready", "DHPY_HOST": "127.0.0.1",
-        "DHPY_PORT": "0", "DHPY_MANAGEMENT_PORT": "0", **case.get("env", {}),
+    (place / "run.json").write_text(json.dumps(_run_of(case, f"/cases/{name}")))
+    return {
+        "DHPY_RUN_FILE": f"{inside}/run.json", "DHPY_READY_FILE": f"{inside}/ready",
+        "DHPY_HOST": "127.0.0.1", "DHPY_PORT": "0", "DHPY_MANAGEMENT_PORT": "0", **case.get("env", {}),
     }  # fmt: skip
-    variables = [part for k, v in env.items() for part in ("-e", f"{k}={v}")]
-    mounts = ["-v", f"{CASES / name}:/case:ro", "-v", f"{place}:/place"]
-    command = ["run", "--detach", *LOCKED, *options, *variables, *mounts, image, "serve"]
-    container = docker(*command).stdout.strip()
+
+
+@contextmanager
+def _container(place: Path, waits_for: list[Path], *options: str) -> Iterator[str]:
+    """A container with the cases and `place`, once it has written `waits_for`; its name."""
+    mounts = ["-v", f"{CASES}:/cases:ro", "-v", f"{place}:/place"]
+    container = docker("run", "--detach", *LOCKED, *mounts, *options).stdout.strip()
     try:
-        give_up = time.monotonic() + 60
-        while not (place / "ready").exists():
+        give_up = time.monotonic() + 120
+        while not all(file.exists() for file in waits_for):
             running = docker("inspect", "--format", "{{.State.Running}}", container).stdout.strip()
             assert running == "true" and time.monotonic() < give_up, _log(container)
-            time.sleep(0.05)
-        yield {**json.loads((place / "ready").read_text()), "container": container}
+            time.sleep(0.1)
+        yield container
     finally:
         docker("rm", "--force", container)
 
@@ -81,37 +84,47 @@ def _log(container: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize("flavour", ["slim", "full"])
 @pytest.mark.parametrize("python", ["3.9", "3.10", "3.11"])
 def test_every_serve_case_passes_in_the_base_image(
-    base_image: BaseImages, python: str, flavour: str, tmp_path: Path
+    base_image: BaseImages, python: str, flavour: str, user: str, tmp_path: Path
 ) -> None:
     image, exchanges = base_image(python, flavour), _exchanges()
-    # Half of them as the image's own user, half as one that the image has never heard of.
-    users = [("--tmpfs", "/shared"), ("--user", "1234567:0", "--tmpfs", "/shared:mode=1777")]
     names = sorted(p.parent.name for p in CASES.glob("serve_*/service.json"))
     assert len(names) > 5
+    tmp_path.chmod(0o1777)
+    variables = {n: _environment(n, tmp_path / n, f"/place/{n}") for n in names}
+    (tmp_path / "services.json").write_text(json.dumps(variables))
+    # One container for all of them: services of their own, one beside the other.
+    script = ["-v", f"{Path(__file__).with_name('inside_services.py')}:/inside.py:ro"]
+    command = [*script, "--init", "--entrypoint", "python3", image, "/inside.py", "/place"]
     wrong = []
-    for number, name in enumerate(names):
-        case = json.loads((CASES / name / "service.json").read_text("utf-8"))
-        options = users[(number + (flavour == "full")) % 2]
-        with _service(image, name, tmp_path / name, *options) as service:
-            for exchange in case["exchanges"]:
-                answer = exchanges.CLIENTS["httpx"](service["url"], exchange["request"])
-                problems = exchanges.problems(answer, exchange["response"])
-                wrong += [f"{name}: {exchange['title']}: {problem}" for problem in problems]
-            if problems := [w for w in wrong if w.startswith(name)]:
-                wrong.append(_log(service["container"])[-1500:] if problems else "")
+    with _container(tmp_path, [tmp_path / n / "ready" for n in names], *USERS[user], *command):
+        for name in names:
+            case = json.loads((CASES / name / "service.json").read_text("utf-8"))
+            url = json.loads((tmp_path / name / "ready").read_text())["url"]
+            problems = [
+                f"{name}: {exchange['title']}: {problem}"
+                for exchange in case["exchanges"]
+                for problem in exchanges.problems(
+                    exchanges.CLIENTS["httpx"](url, exchange["request"]), exchange["response"]
+                )
+            ]
+            if problems:
+                wrong += [*problems, (tmp_path / name / "log").read_text()[-1500:]]
     assert not wrong, "\n".join(wrong)
 
 
 def test_a_stopped_service_ends_well_and_says_how_it_is_until_then(
     base_image: BaseImages, tmp_path: Path
 ) -> None:
-    options = ("--tmpfs", "/shared")
-    with _service(base_image("3.11"), "serve_init", tmp_path / "place", *options) as service:
-        container = service["container"]
-        port = service["management_url"].rpartition(":")[2]
+    place = tmp_path / "place"
+    env = _environment("serve_init", place, "/place")
+    variables = [part for k, v in env.items() for part in ("-e", f"{k}={v}")]
+    command = (*variables, base_image("3.11"), "serve")
+    with _container(place, [place / "ready"], *command) as container:
+        port = json.loads((place / "ready").read_text())["management_url"].rpartition(":")[2]
         check = ["exec", "-e", f"DHPY_MANAGEMENT_PORT={port}", container, "python3", "-m", "digitalhub_runtime_python.health"]  # fmt: skip
         assert docker(*check).returncode == 0
         wrong = [*check[:2], "DHPY_MANAGEMENT_PORT=1", *check[3:]]
