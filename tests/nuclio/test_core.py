@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 
 from digitalhub_runtime_python.errors import EnvironmentFault, UsageFault
 from digitalhub_runtime_python.nuclio import installed, standin
-from nuclio.core import Core, start
+from nuclio.core import ROOT, Core, start
 from nuclio.processor import free_port
 
 
@@ -194,6 +195,47 @@ def test_only_what_is_surely_there_is_taken_for_installed(
     assert installed.main(["--user", "-r", str(file)]) == (0 if satisfied else 1)
     assert installed.main(["--upgrade", "-r", str(file)]) == 1
     assert installed.main([]) == 1
+
+
+@pytest.mark.parametrize(
+    "lines, asked",
+    [
+        ("plain\nWith-Dashes_and.dots\n# nothing\n\nwith.dashes.and-dots==1.2", False),
+        ("plain==2.0.post1\n", False),
+        ("digitalhub[full]\n", False),
+        ("plain==2.0\n", True),
+        ("plai\n", True),
+        ("plain plain\n", True),
+        ("plain>=1\n", True),
+        ("*\n", True),
+        ("absent\nplain\n", True),
+        ("plain; python_version > '3'\n", True),
+    ],
+)
+def test_names_that_lie_in_pythons_folder_start_no_python(
+    tmp_path: Path, lines: str, asked: bool
+) -> None:
+    site = tmp_path / "lib/python3.11/site-packages"
+    for name in ("Plain-2.0.post1", "With_Dashes_and.dots-1.2", "digitalhub-0.15.11"):
+        (site / f"{name}.dist-info").mkdir(parents=True)
+    python = tmp_path / "bin" / "python3"
+    python.parent.mkdir()
+    python.write_text("#!/bin/sh\necho started\n")
+    python.chmod(0o755)
+    (tmp_path / "requirements.txt").write_text(lines)
+    script = tmp_path / "entrypoint.sh"
+    script.write_text(
+        'PYTHON_VERSION=$(python3 --version)\n$(which python3) -m pip install --user -r "$1"\n'
+    )
+    done = subprocess.run(
+        ["/bin/bash", str(script), str(tmp_path / "requirements.txt")],
+        env={"PATH": f"{python.parent}:/usr/bin:/bin", "PYTHON_VERSION": "3.11.7",
+             "BASH_ENV": str(ROOT / "images/nuclio/core.sh")},
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert ("started" in done.stdout) == asked
+    assert ("already satisfied" in done.stdout) != asked
 
 
 def _post(port: int, body: bytes, seconds: float = 20) -> bytes:
