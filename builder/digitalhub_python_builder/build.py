@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -158,10 +158,11 @@ def prepare(
     elif lines or not ours:
         flavour = bases.flavour_of(base, image.labels) if ours else options.flavour
         wanted = dataclasses.replace(options.wanted, lines=lines)
-        locked = lock(
-            wanted, python, options.platform, flavour=flavour, preferred=bases.lock_of(python, flavour),
-            cache=cache, upgrade=options.upgrade, environ=_index(environ, options.index_url), log=log,
-        )  # fmt: skip
+        with _index(environ, options) as settings:
+            locked = lock(
+                wanted, python, options.platform, flavour=flavour, preferred=bases.lock_of(python, flavour),
+                cache=cache, upgrade=options.upgrade, environ=settings, log=log,
+            )  # fmt: skip
     index = options.index_url or environ.get("UV_DEFAULT_INDEX", "")
     runtime = Path(digitalhub_runtime_python.__file__).parent
     return dataclasses.replace(
@@ -211,8 +212,18 @@ def _check_base(engine: BuildEngine, image: Image, python: str, ours: bool, prep
     )
 
 
-def _index(environ: Mapping[str, str], index_url: str) -> Mapping[str, str]:
-    return {**environ, "UV_DEFAULT_INDEX": index_url} if index_url else environ
+@contextlib.contextmanager
+def _index(environ: Mapping[str, str], options: Options) -> Iterator[Mapping[str, str]]:
+    """uv's settings: it asks the index that pip will, and trusts the certificates that pip will."""
+    settings = dict(environ)
+    if options.index_url:
+        settings["UV_DEFAULT_INDEX"] = options.index_url
+    with tempfile.NamedTemporaryFile(suffix=".pem") as bundle:
+        if options.ca_bundle:
+            bundle.write(options.ca_bundle)
+            bundle.flush()
+            settings["SSL_CERT_FILE"] = bundle.name
+        yield settings
 
 
 def _existing(

@@ -27,6 +27,7 @@ Log = Callable[[str], None]
 # Debian bookworm, which our base images have, can take newer wheels; who knows what others have.
 _PLATFORM_TAGS = {"linux/amd64": "x86_64-manylinux_2_28", "linux/arm64": "aarch64-manylinux_2_28"}
 _ENTRY = re.compile(r"\n(?=\S)")
+_REFUSED = re.compile(r"401 Unauthorized|403 Forbidden")
 _PIN = re.compile(r"([A-Za-z0-9._-]+)==\S+")
 
 
@@ -59,7 +60,9 @@ def lock(
     """
     environ = os.environ if environ is None else environ
     lines = _with_runtime(wanted.lines, flavour)
-    question = json.dumps([lines, sorted(wanted.constraints), python, platform, preferred])
+    # Another index may have other files under the same names.
+    index = redact(environ.get("UV_DEFAULT_INDEX", ""))
+    question = json.dumps([lines, sorted(wanted.constraints), python, platform, preferred, index])
     kept = cache / "locks" / f"{_sha256(question)}.txt" if cache is not None else None
     if kept is not None and kept.is_file() and not upgrade:
         found = kept.read_text("utf-8")
@@ -129,6 +132,12 @@ def _compile(
             check=False,
         )
         if done.returncode:
+            if refusal := _REFUSED.search(done.stderr):
+                raise EnvironmentFault(
+                    "environment/index",
+                    f"The package index refuses ({refusal[0]}): {_reason(done.stderr)}",
+                    "Check the user and password in UV_DEFAULT_INDEX or --index-url.",
+                )
             raise EnvironmentFault(
                 "environment/lock",
                 f"The requirements cannot be had for Python {python} on {platform}: {_reason(done.stderr)}",

@@ -56,6 +56,9 @@ def web_server(context: ssl.SSLContext | None = None) -> Iterator[WebServer]:
 
         def log_message(self, *_: object) -> None: ...
 
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
         def do_GET(self) -> None:
             authorization = self.headers.get("Authorization")
             state.authorizations.append(authorization)
@@ -85,6 +88,8 @@ def web_server(context: ssl.SSLContext | None = None) -> Iterator[WebServer]:
                 self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             with contextlib.suppress(OSError):  # a client may stop reading what is too large
+                if self.command == "HEAD":
+                    return
                 self.wfile.write(body if cut is None else body[:cut])
             if cut is not None:
                 self.close_connection = True

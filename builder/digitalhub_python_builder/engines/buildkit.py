@@ -1,4 +1,8 @@
-"""BuildKit, through a `docker` client that has it."""
+"""BuildKit, through a `docker` client that has it.
+
+Not through buildctl: a buildkitd of its own keeps no images that could be looked at or run, and builds without a
+Docker Engine are what buildah and kaniko are for.
+"""
 
 from __future__ import annotations
 
@@ -124,7 +128,7 @@ def _absent(why: str) -> EnvironmentFault:
     return EnvironmentFault(
         "build/engine-absent",
         f"BuildKit cannot be used: {why}.",
-        "Install Docker's client with buildx, or take another engine.",
+        "Install Docker's client with buildx, or take another engine; buildctl is not used.",
     )
 
 

@@ -26,7 +26,7 @@ from digitalhub_python_builder.engines.docker import DockerEngine as DockerBuild
 from digitalhub_python_control import logs
 from digitalhub_python_control.engines import Exit, Progress, how_it_ended, process, quantities
 from digitalhub_python_control.services import is_service
-from digitalhub_runtime_python.errors import PlatformFault
+from digitalhub_runtime_python.errors import PlatformFault, UsageFault
 from digitalhub_runtime_python.spec import FunctionSpec, RunSpec, interpreter_version
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class DockerEngine:
         self._cache = settings.cache
         self._builds = process.ProcessEngine(settings)
         self._network = os.environ.get("DHPY_DOCKER_NETWORK", "host")
+        self._user = os.environ.get("DHPY_DOCKER_USER", "")
+        self._root = _root(os.environ.get("DHPY_DOCKER_ROOT", ""))
         self._connection: Any = None
         self._followed: dict[str, _Follower] = {}
 
@@ -186,6 +188,8 @@ class DockerEngine:
             "security_opt": ["no-new-privileges"],
             "healthcheck": {"test": ["NONE"]},
             "detach": True,
+            **({"user": self._user} if self._user else {}),
+            **self._root,
             **limits,
         }
 
@@ -296,6 +300,17 @@ class _Follower:
                     position.write_text(lines[-1].partition(b" ")[0].decode("ascii", "replace"))
             if rest:
                 log.write(rest.partition(b" ")[2] + b"\n")
+
+
+def _root(kind: str) -> dict[str, Any]:
+    """How Docker is told what a container may write to."""
+    if kind not in ("", "writable", "read-only"):
+        raise UsageFault(
+            "usage/setting",
+            f"DHPY_DOCKER_ROOT is {kind!r}.",
+            "Use writable (the default) or read-only.",
+        )
+    return {"read_only": True, "tmpfs": {"/shared": "mode=1777"}} if kind == "read-only" else {}
 
 
 def ignored_parameters(spec: Mapping[str, Any]) -> list[str]:

@@ -13,12 +13,12 @@ from typing import Any
 
 from digitalhub_runtime_python.errors import (
     ArgumentFault,
+    EnvironmentFault,
     Fault,
     OutputFault,
     PlatformFault,
     Terminated,
 )
-from digitalhub_runtime_python.hub import files
 from digitalhub_runtime_python.hub.client import CoreClient
 from digitalhub_runtime_python.outputs import Output
 from digitalhub_runtime_python.report import text_of
@@ -79,6 +79,8 @@ class CoreHub:
         path = (entity.get("spec") or {}).get("path")
         if not isinstance(path, str) or not path:
             raise _no_input(key, "the entity has no path.")
+        from digitalhub_runtime_python.hub import files
+
         return files.load(path, form, self._settings)
 
     def store_output(self, run: RunSpec, output: Output) -> str:
@@ -110,6 +112,8 @@ class CoreHub:
         # First the entity, then the bytes: bytes without an entity would be nobody's to delete.
         self._client.create(plural, entity)
         try:
+            from digitalhub_runtime_python.hub import files  # most runs store none
+
             info = files.upload(output.path, entity["spec"]["path"], self._settings)
         except Exception as exc:
             # The stores' client writes pages of its own structures below its first line.
@@ -218,4 +222,12 @@ def _no_input(key: str, why: str) -> ArgumentFault:
 
 def _session_module() -> Any:
     # Only sdk/ imports digitalhub; by name, since most runs never come here.
-    return importlib.import_module("digitalhub_runtime_python.sdk.session")
+    try:
+        return importlib.import_module("digitalhub_runtime_python.sdk.session")
+    except ModuleNotFoundError as exc:
+        raise EnvironmentFault(
+            "environment/sdk",
+            f"This needs the digitalhub SDK, which is not installed here (no {exc.name}).",
+            "Add digitalhub and pandas to the requirements, or use a full image; "
+            "an input that is annotated, as a path or a DataFrame, needs no SDK.",
+        ) from exc
