@@ -8,10 +8,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import urllib3
-
 from digitalhub_runtime_python.errors import PlatformFault
+from digitalhub_runtime_python.imports import without
 from digitalhub_runtime_python.settings import Settings
+
+with without("importlib.metadata"):  # asked for versions by HTTP/2 alone
+    import urllib3
 
 logger = logging.getLogger(__name__)
 

@@ -79,6 +79,7 @@ class CoreHub:
         path = (entity.get("spec") or {}).get("path")
         if not isinstance(path, str) or not path:
             raise _no_input(key, "the entity has no path.")
+        
         from digitalhub_runtime_python.hub import files
 
         return files.load(path, form, self._settings)
@@ -112,6 +113,8 @@ class CoreHub:
         # First the entity, then the bytes: bytes without an entity would be nobody's to delete.
         self._client.create(plural, entity)
         try:
+            from digitalhub_runtime_python.hub import files  # most runs store none
+
             from digitalhub_runtime_python.hub import files  # most runs store none
 
             info = files.upload(output.path, entity["spec"]["path"], self._settings)

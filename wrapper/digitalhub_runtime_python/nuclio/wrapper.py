@@ -8,6 +8,9 @@ if __name__ == "__main__":
     from digitalhub_runtime_python.nuclio import guard
 
     guard.start()
-    from digitalhub_runtime_python.nuclio.worker import main
+    from digitalhub_runtime_python.imports import without
+
+    with without("http.client"):  # for handlers that call other functions
+        from digitalhub_runtime_python.nuclio.worker import main
 
     sys.exit(main(sys.argv[1:]))

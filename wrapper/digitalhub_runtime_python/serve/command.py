@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -11,30 +11,37 @@ import pickle
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from digitalhub_runtime_python import log
 from digitalhub_runtime_python.errors import Fault, UsageFault
 from digitalhub_runtime_python.hub import Hub
+from digitalhub_runtime_python.imports import without
 from digitalhub_runtime_python.lifecycle import exit_status, workspace
 from digitalhub_runtime_python.settings import ServeSettings, Settings
 from digitalhub_runtime_python.sources import Fetched
 from digitalhub_runtime_python.spec import RunSpec
+
+if TYPE_CHECKING:
+    import argparse
 
 logger = logging.getLogger(__name__)
 
 
 def main(argv: list[str], environ: Mapping[str, str] = os.environ) -> int:
     """Serve the run that the environment names; the exit status."""
-    options = _parser().parse_args(argv)
+    options = vars(_parser().parse_args(argv)) if argv else {}
+    debug = options.pop("debug", False)
     settings = Settings.from_env(environ)
-    given = {_VARIABLES[k]: v for k, v in vars(options).items() if v is not None and k != "debug"}
+    given = {_VARIABLES[k]: v for k, v in options.items() if v is not None}
     serve = ServeSettings.from_env({**environ, **given})
     log.configure(settings.log_level, settings.log_format)
-    return serve_run(lambda: make_hub(settings), settings, serve, debug=options.debug)
+    return serve_run(lambda: make_hub(settings), settings, serve, debug=debug)
 
 
 def _parser() -> argparse.ArgumentParser:
+    import argparse  # a container's command has no options
+
     parser = argparse.ArgumentParser(
         prog="python -m digitalhub_runtime_python serve",
         description="Serve the function of run $RUN_ID of project $PROJECT_NAME, or of the run in "
@@ -73,6 +80,7 @@ def serve_run(
 ) -> int:
     """Fetch a run's code, and serve it until a signal ends it; the exit status."""
     _require_fork()
+    _import_engine()  # first: the process that fetches needs half of it too
     with workspace(settings) as place:
         prepared = _in_a_process(lambda: _fetch(hub(), place / "code", settings))
         if isinstance(prepared, int):
@@ -103,7 +111,7 @@ def serve_code(
     Raises:
         UsageFault: serve/address, where a port cannot be had.
     """
-    # Here, not above: `serve --help` needs none of it.
+    _import_engine()
     from digitalhub_runtime_python.serve import sockets, supervisor
     from digitalhub_runtime_python.serve.worker import Service
 
@@ -130,6 +138,13 @@ def serve_code(
         finally:
             if serve.ready_file is not None:
                 serve.ready_file.unlink(missing_ok=True)
+
+
+def _import_engine() -> None:
+    # Not above: `serve --help` needs none of it. uvicorn.main is its command line, and it configures no
+    # logging for us; http.client is for handlers that call other functions.
+    with without("http.client", "uvicorn.main", "logging.config"):
+        importlib.import_module("digitalhub_runtime_python.serve.supervisor")
 
 
 def _fetch(hub: Hub, place: Path, settings: Settings) -> tuple[RunSpec, Fetched]:

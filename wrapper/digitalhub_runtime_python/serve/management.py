@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import http.client
 import json
 import logging
 import os
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from uvicorn.server import Server
 
 from digitalhub_runtime_python.serve import board, metrics, openapi, page, problems
 from digitalhub_runtime_python.serve.protocol import Connection, FrontState
@@ -100,6 +100,8 @@ class Management:
                 return _problem(413, "The page sends no more than 8 MiB.")
             if not message.get("more_body"):
                 break
+        import http.client  # for the page alone
+
         try:
             request = json.loads(raw)
             answer = await asyncio.to_thread(self._call, request)
@@ -110,6 +112,8 @@ class Management:
         return 200, "application/json", json.dumps(answer).encode()
 
     def _call(self, request: dict[str, Any]) -> dict[str, Any]:
+        import http.client
+
         connection = http.client.HTTPConnection(*self._address, timeout=300)
         with contextlib.closing(connection):
             path = urllib.parse.quote(str(request.get("path") or "/"), safe="/?&=%:,+@~")
@@ -157,11 +161,11 @@ def main(app: Management, listener: socket.socket, lifeline: socket.socket) -> i
         server_header=False,
         timeout_graceful_shutdown=1,
     )
-    asyncio.run(_serve(uvicorn.Server(config), listener, lifeline))
+    asyncio.run(_serve(Server(config), listener, lifeline))
     return 0
 
 
-async def _serve(server: uvicorn.Server, listener: socket.socket, lifeline: socket.socket) -> None:
+async def _serve(server: Server, listener: socket.socket, lifeline: socket.socket) -> None:
     def end() -> None:
         asyncio.get_running_loop().remove_reader(lifeline)
         server.should_exit = True
