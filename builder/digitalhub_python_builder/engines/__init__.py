@@ -198,8 +198,12 @@ def build_fault(reason: str) -> EnvironmentFault:
     )
 
 
-def push_fault(reference: str, reason: str) -> EnvironmentFault:
-    """The fault for a push that failed, by what the registry said."""
+def push_fault(reference: str, reason: str, *, kept: bool = True) -> EnvironmentFault:
+    """The fault for a push that failed, by what the registry said.
+
+    Args:
+        kept: the image is on this machine, so that only the push is left to do.
+    """
     text = reason.lower()
     if any(word in text for word in ("unauthorized", "denied", "authentication required", "no basic auth", "forbidden")):  # fmt: skip
         return EnvironmentFault(
@@ -210,7 +214,7 @@ def push_fault(reference: str, reason: str) -> EnvironmentFault:
     return EnvironmentFault(
         "build/registry",
         f"{reference} cannot be pushed: {_short(reason)}",
-        "The image is built; run the same command again when the registry answers.",
+        f"{'The image is built; run' if kept else 'Run'} the same command again when the registry answers.",
     )
 
 

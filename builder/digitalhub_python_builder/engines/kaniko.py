@@ -61,7 +61,7 @@ class KanikoEngine:
             if done.status:
                 reason = " ".join(line for line in done.lines[-3:])
                 if "pushing image" in reason or "push permission" in reason:
-                    raise push_fault(request.reference, reason)
+                    raise push_fault(request.reference, reason, kept=False)
                 raise build_fault(reason)
             found = digest.read_text("utf-8").strip()
         return Image(request.reference, found, found)
