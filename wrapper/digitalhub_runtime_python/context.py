@@ -8,10 +8,10 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Callable
 
-from digitalhub_runtime_python.spec import RunSpec
-
 if TYPE_CHECKING:
     from nuclio_sdk import Context, Event
+
+    from digitalhub_runtime_python.spec import RunSpec
 
 
 @functools.lru_cache(maxsize=1)

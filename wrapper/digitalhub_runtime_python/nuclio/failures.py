@@ -8,10 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from digitalhub_runtime_python import loading, report
+from digitalhub_runtime_python import report
 from digitalhub_runtime_python.errors import EXIT_USER_ERROR, Fault, HandlerFault
 from digitalhub_runtime_python.nuclio.wire import Outbox
-from digitalhub_runtime_python.settings import Settings
 
 EXIT_VANISHED = 70
 """In place of 0, which the processor would take for a worker that is still there."""
@@ -23,6 +22,9 @@ def give_up(exc: BaseException, logger: Any) -> int:
     It goes to the processor's log, to standard error, and into the container's termination message,
     which `kubectl describe` shows: the processor itself only says that its worker is gone.
     """
+    from digitalhub_runtime_python import loading
+    from digitalhub_runtime_python.settings import Settings
+
     error = report.redact(report.describe(exc), Settings.from_env(os.environ).secret_values())
     code = f" [{error['code']}]" if error.get("code") else ""
     text = error.get("traceback") or f"{exc}{code}\n"

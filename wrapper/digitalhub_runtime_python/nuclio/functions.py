@@ -21,8 +21,6 @@ from digitalhub_runtime_python.errors import HandlerFault, UsageFault
 from digitalhub_runtime_python.serve import replies
 from digitalhub_runtime_python.serve.handling import Handling, is_async
 from digitalhub_runtime_python.serve.replies import Reply
-from digitalhub_runtime_python.settings import Settings
-from digitalhub_runtime_python.spec import RunSpec
 
 if TYPE_CHECKING:
     from digitalhub_runtime_python.hub import Hub
@@ -125,6 +123,7 @@ def _load_own(
     from digitalhub_runtime_python import lifecycle, report, sources
     from digitalhub_runtime_python.serve.binding import make_binder
     from digitalhub_runtime_python.serve.command import make_hub
+    from digitalhub_runtime_python.settings import Settings
 
     settings = Settings.from_env(environ)
     hub = _given(environ) or make_hub(settings)
@@ -161,6 +160,7 @@ def _given(environ: Mapping[str, str]) -> Hub | None:
     if not text:
         return None
     from digitalhub_runtime_python.hub.offline import OfflineHub
+    from digitalhub_runtime_python.spec import RunSpec
 
     try:
         entity = json.loads(text)

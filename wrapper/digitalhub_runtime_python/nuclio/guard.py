@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
-import signal
-import time
+
+_WATCH = "trap '' HUP INT TERM USR1 USR2; read -r _; kill -9 -$0"
+"""For a shell that is given the group: its input ends when the last process that has the other end does."""
 
 
 def start() -> None:
-    """Fork a small process that outlives this one and then kills this one's process group.
+    """Start a small process that outlives this one and then kills this one's process group.
 
-    Call it before anything is imported or opened: the child keeps all that is there. A child that the
-    handler put into a session of its own is left alone: that was meant to outlive the worker.
+    Call it before anything is imported or opened. A child that the handler put into a session of its
+    own is left alone: that was meant to outlive the worker.
     """
-    if not hasattr(os, "fork") or not hasattr(os, "setpgid"):
+    if not hasattr(os, "posix_spawn") or not os.access("/bin/sh", os.X_OK):
         return
     worker = os.getpid()
     try:
@@ -23,35 +23,28 @@ def start() -> None:
     except PermissionError:
         if os.getpgrp() != worker:
             return  # a session leader leads its own group already; anyone else's group is not ours
-    if os.fork() == 0:
-        try:
-            os.setsid()
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-                signal.signal(number, signal.SIG_IGN)
-            _close_files()
-            _wait_for_end(worker)
-            with contextlib.suppress(OSError):
-                os.killpg(worker, signal.SIGKILL)
-        finally:
-            os._exit(0)
-
-
-def _close_files() -> None:
-    # A pipe that someone reads to its end must not stay open because of us.
+    # Python's files are closed in programs that it starts: only what the worker forks could hold this one.
+    ours, theirs = os.pipe()
     null = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(null, number)
-    os.closerange(3, 256)
-
-
-def _wait_for_end(worker: int) -> None:
+    os.register_at_fork(after_in_child=lambda: _close(theirs))
     try:
-        handle = os.pidfd_open(worker)  # type: ignore[attr-defined,unused-ignore]
-    except (AttributeError, OSError):  # an old kernel, or a sandbox
-        while os.getppid() == worker:
-            time.sleep(0.5)
-        return
-    if os.getppid() == worker:
-        poll = select.poll()
-        poll.register(handle, select.POLLIN)
-        poll.poll()
+        os.posix_spawn(
+            "/bin/sh",
+            ["sh", "-c", _WATCH, str(worker)],
+            {},
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, ours, 0),
+                # A pipe that someone reads to its end must not stay open because of us.
+                (os.POSIX_SPAWN_DUP2, null, 1),
+                (os.POSIX_SPAWN_DUP2, null, 2),
+            ],
+            setpgroup=0,
+        )
+    finally:
+        os.close(ours)
+        os.close(null)
+
+
+def _close(number: int) -> None:
+    with contextlib.suppress(OSError):
+        os.close(number)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Callable
 from digitalhub_runtime_python import arguments
 from digitalhub_runtime_python.errors import ArgumentFault
 from digitalhub_runtime_python.serve.event import RequestEvent
-from digitalhub_runtime_python.spec import RunSpec
 
 if TYPE_CHECKING:
     from digitalhub_runtime_python.lifecycle import ReadyFunction
+    from digitalhub_runtime_python.spec import RunSpec
 
 Bind = Callable[[RequestEvent], arguments.Arguments]
 
