@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -309,6 +310,125 @@ def test_bodies_that_are_too_much_together_are_refused(serve: Serve) -> None:
     )
 
 
+CHUNKED = b"POST /size HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_a_broken_body_ends_a_pipeline_after_the_answers_before_it(
+    service: Service, ahead: int
+) -> None:
+    answer = service.exchange(request_bytes(path="/slow") * ahead + CHUNKED + b"zz\r\n")
+    assert answer.count(b"HTTP/1.1 200 OK\r\n") == ahead
+    assert answer.count(b"HTTP/1.1 ") == ahead
+    assert answer.count(b"connection: close\r\n") == 1
+    wait_until(lambda: service.metric("dhpy_worker_connections") == 0)
+
+
+def test_a_refused_request_is_answered_also_when_another_follows(serve: Serve) -> None:
+    service = serve(CODE, "handler", env={"DHPY_BODY_LIMIT": "1000"})
+    for following in (request_bytes(path="/x"), b"rubbish\r\n\r\n"):
+        answer = service.exchange(request_bytes(b"x" * 1001) + following)
+        assert status_of(answer) == 413
+        assert answer.count(b"HTTP/1.1 ") == 1
+    assert "without starting" not in service.log
+
+
+@pytest.mark.parametrize("size", [1001, 300_000])
+def test_a_body_in_chunks_has_the_same_limit(serve: Serve, size: int) -> None:
+    service = serve(CODE, "handler", env={"DHPY_BODY_LIMIT": str(size - 1)})
+    for cut in (-1, -7, -8, -size):  # how much of it comes late
+        data = CHUNKED + b"%x\r\n" % size + b"x" * size + b"\r\n0\r\n\r\n"
+        with service.connect(data[:cut]) as client:
+            time.sleep(0.1)
+            client.sendall(data[cut:])
+            assert read_response(client)[0] == 413
+    assert service.post(path="/size", data=iter([b"x" * (size - 1)])).text == str(size - 1)
+    assert "without starting" not in service.log
+
+
+def test_several_offers_to_upgrade_are_several_plain_requests(service: Service) -> None:
+    offers = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMA"}
+    with service.connect(
+        b"".join(request_bytes(b"x" * n, "/size", **offers) for n in range(5))
+    ) as client:
+        data = b""
+        while data.count(b"HTTP/1.1 ") < 5 or not data.endswith(b"4"):
+            data += client.recv(65536)
+    assert re.findall(rb"\r\n\r\n(.)", data) == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_trailers_are_no_headers_and_take_no_memory(serve: Serve) -> None:
+    code = "import time\ndef handler(event):\n    return event.headers.get('X-User', 'nobody')\n"
+    service = serve(code, "handler")
+    before = service.metric("dhpy_worker_resident_bytes")
+    with service.connect(CHUNKED + b"1\r\nx\r\n0\r\nX-User: root\r\n") as client:
+        for _ in range(200):
+            client.sendall((b"X-User: " + b"x" * 4000 + b"\r\n") * 50)
+        assert service.metric("dhpy_worker_resident_bytes") < before + 20 * 1024 * 1024
+        client.sendall(b"\r\n")
+        assert read_response(client)[2] == b"nobody"
+
+
+def test_requests_that_are_sent_too_far_ahead_end_the_connection(service: Service) -> None:
+    answer = service.exchange(request_bytes(path="/slow?s=0.2") + request_bytes(path="/x") * 2000)
+    count = answer.count(b"HTTP/1.1 200 OK\r\n")
+    assert 100 < count < 1000
+    assert answer.count(b"connection: close\r\n") == 1
+    assert answer.endswith(b"/x")
+
+
+def test_a_client_that_takes_a_part_of_its_answer_is_given_up(serve: Serve) -> None:
+    """Also where so little of it is left that nothing waits for it."""
+    code = "def handler(event):\n    return bytes(int(event.fields['n']))\n"
+    service = serve(code, "handler", env={"DHPY_STALL_TIMEOUT": "1"})
+    for n in (200_000, 3_000_000, 10_000_000):
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(service.address)
+        with client:
+            client.sendall(request_bytes(path=f"/?n={n}", Connection="close") * 20)
+            wait_until(lambda: service.metric("dhpy_worker_connections") == 0)
+
+
+def test_a_client_that_reads_slowly_and_goes_on_gets_it_all(serve: Serve) -> None:
+    code = "def handler(event):\n    return bytes(8_000_000)\n"
+    service = serve(code, "handler", env={"DHPY_STALL_TIMEOUT": "1"})
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.connect(service.address)
+        client.sendall(request_bytes(Connection="close"))
+        size, start = 0, time.monotonic()
+        while chunk := client.recv(100_000):
+            size += len(chunk)
+            if time.monotonic() - start < 3:
+                time.sleep(0.05)
+    assert size > 8_000_000
+
+
+def test_a_stream_of_a_response_that_has_no_body_is_closed(serve: Serve, tmp_path: Path) -> None:
+    code = f"""
+import pathlib
+from nuclio_sdk import Response
+def chunks():
+    try:
+        while True:
+            yield "x" * 1000
+    finally:
+        pathlib.Path({str(tmp_path / "closed")!r}).touch()
+def handler(event):
+    return Response(status_code=204, body=chunks()) if event.path == "/none" else "fine"
+"""
+    service = serve(code, "handler")
+    with service.connect(request_bytes(path="/none") + request_bytes()) as client:
+        data = b""
+        while not data.endswith(b"fine"):
+            data += client.recv(65536)
+    assert data.startswith(b"HTTP/1.1 204 ")
+    assert b"x" * 1000 not in data
+    assert (tmp_path / "closed").exists()
+    assert "Traceback" not in service.log
+
+
 # --- hypothesis -------------------------------------------------------------------------------
 
 BAD_REQUESTS = int(os.environ.get("DHPY_TEST_BAD_REQUESTS", "400"))
@@ -362,6 +482,8 @@ requests_of_any_kind = st.builds(
 @given(data=requests_of_any_kind)
 def test_no_request_stops_the_service(service: Service, data: bytes) -> None:
     with service.connect(data) as client:
+        # Who ends its side has left, and is not answered: first the time for a whole request to be.
+        select.select([client], [], [], 0.005)
         client.shutdown(socket.SHUT_WR)
         answer = read_all(client)
     assert not answer or answer.startswith(b"HTTP/1.1 "), answer

@@ -55,7 +55,6 @@ class App:
         if scope["type"] != "http":
             raise NotImplementedError(f"a function is served over HTTP, not {scope['type']}")
         connection = scope["dhpy"]
-        connection.answering = scope["dhpy.cycle"]
         if scope["path"].startswith(HEALTH):
             await self._health(send)
             return
@@ -72,8 +71,10 @@ class App:
                     return
             future: asyncio.Future[Reply | None] = self._loop.create_future()
             job = connection.job = Job(RequestEvent(scope, body, content_type), future)
-            if self._runner.waiting() >= self._settings.queue:
-                reply: Reply | None = busy("The service has too many requests waiting.")
+            if len(body) > self._settings.body_limit:  # in chunks, which announce no length
+                reply: Reply | None = _too_long(self._settings.body_limit)
+            elif self._runner.waiting() >= self._settings.queue:
+                reply = busy("The service has too many requests waiting.")
             else:
                 self._runner.submit(job)
                 reply = await future
@@ -85,7 +86,7 @@ class App:
             self._held -= connection.held
             connection.held = 0
             # A handler may keep the event, and with it the scope: that must not keep the connection.
-            connection.job = connection.answering = scope["dhpy"] = scope["dhpy.cycle"] = None
+            connection.job = scope["dhpy"] = None
 
     def _count(self, scope: Any, status: int, began: float) -> None:
         seconds = time.perf_counter() - began
@@ -128,9 +129,8 @@ class App:
                 return None
             parts.append(message["body"])
             size += len(message["body"])
-            limit = self._settings.body_limit
-            if size > limit:
-                connection.refuse(413, f"The body is longer than the limit of {limit} bytes.")
+            if size > self._settings.body_limit:
+                connection.refuse(413, _TOO_LONG.format(self._settings.body_limit))
                 return None
             # What comes in chunks has announced no length.
             if size > connection.held and not self._reserves(connection, size - connection.held):
@@ -139,6 +139,12 @@ class App:
 
     async def _send(self, reply: Reply, job: Job, connection: Any, send: Any) -> None:
         headers = reply.headers
+        if job.stream is not None and reply.status in (204, 304):
+            self._runner.cancel(job)  # these have no body, so nobody takes the stream
+            headers = [h for h in headers if h[0] != b"content-type"]
+            await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+            connection.end()
+            return
         if job.stream is None and connection.answer(reply.status, headers, reply.body):
             return
         if self._state.draining:
@@ -159,7 +165,7 @@ class App:
         elif unframed:
             connection.end_unframed()
         else:
-            await send({"type": "http.response.body", "body": b""})
+            connection.end()
 
     async def _health(self, send: Any) -> None:
         body = b"OK"
@@ -171,6 +177,11 @@ class App:
 
 
 _RETRY = (b"retry-after", b"1")
+_TOO_LONG = "The body is longer than the limit of {} bytes."
+
+
+def _too_long(limit: int) -> Reply:
+    return problem_reply(413, _TOO_LONG.format(limit))
 
 
 def busy(detail: str) -> Reply:

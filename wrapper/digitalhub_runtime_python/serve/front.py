@@ -186,7 +186,6 @@ class Front:
 
     def _tick(self, count: int) -> None:
         now = self._loop.time()
-        self._state.clock = now
         self._answer_late()
         self._show()
         second = int(now)

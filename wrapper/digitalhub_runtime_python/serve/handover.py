@@ -106,13 +106,14 @@ class SyncRunner:
         """Take out the jobs that wait since before a time."""
         taken: list[Job] = []
         while self._jobs:
+            # Never taken out and put back: the other thread may look in between, and fall asleep.
             try:
-                job = self._jobs.popleft()
-            except IndexError:  # the other thread took it
-                break
-            if job is None or job.queued >= before:
-                self._jobs.appendleft(job)
-                break
+                job = self._jobs[0]
+                if job is None or job.queued >= before:
+                    break
+                self._jobs.remove(job)
+            except (IndexError, ValueError):  # the other thread took it
+                continue
             taken.append(job)
         return taken
 
@@ -225,7 +226,12 @@ class AsyncRunner:
         if job.stream is not None:
             job.stream.close()
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(_cancel_task, job)
+            self._loop.call_soon_threadsafe(self._cancel_task, job)
+
+    def _cancel_task(self, job: Job) -> None:
+        if job.task is not None:
+            # A round later, as a task that is cancelled before its first step never says that it ended.
+            self._loop.call_soon(job.task.cancel)
 
     def running(self) -> Iterable[Job]:
         return list(self._running)
@@ -346,11 +352,6 @@ class AsyncRunner:
             raise
         except BaseException as exc:  # noqa: BLE001 - as in _close
             self._handling.failed(exc, job.event)
-
-
-def _cancel_task(job: Job) -> None:
-    if job.task is not None:
-        job.task.cancel()
 
 
 def _set(future: asyncio.Future[None]) -> None:

@@ -181,7 +181,7 @@ async def _serve(server: Server, listener: socket.socket, lifeline: socket.socke
 
 async def _watch(state: FrontState) -> None:
     while True:
-        state.clock = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time()
         for connection in list(state.connections):
-            connection.check(state.clock)
+            connection.check(now)
         await asyncio.sleep(1)

@@ -25,6 +25,9 @@ LINGER = 5.0
 """Seconds for which a connection that was refused is still read, so that its client reads the answer."""
 
 
+PIPELINE = 256
+"""Requests that a client may send ahead; what follows them is not answered, and the connection ends."""
+
 _COPIED = 64 * 1024
 """Bytes of a body that are copied behind its head, to write both at once."""
 
@@ -38,8 +41,6 @@ class FrontState(ServerState):
         super().__init__()
         self.settings = settings
         self.slot = slot
-        self.clock = 0.0
-        """The loop's time, to a fraction of a second: reading it is free."""
         self.date = b""
         """The line of the response's head, line break included."""
         self.draining = False
@@ -61,7 +62,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.front = self.server_state  # type: ignore[assignment]
         self.answering: Any = None
-        """The cycle that the app answers; in a pipeline an earlier one than `cycle`, which is parsed."""
+        """The cycle that the app answers, or answered last; in a pipeline an earlier one than `cycle`."""
         self.job: Job | None = None
         self.held = 0  # bytes of its body that are in memory
         self.received = 0  # bytes
@@ -69,7 +70,8 @@ class Connection(HttpToolsProtocol):
         self.hung_up = False
         self._data = b""  # what is being parsed
         self._again = b""  # a head to parse once more, without its wish to upgrade
-        self._write_since: float | None = None
+        self._resumed = 0  # how often its client has read what had piled up
+        self._lingers = False
         self._wait: tuple[str, object] = ("", None)  # what is waited for, and how far it has come
         self._wait_since = 0.0
 
@@ -92,13 +94,9 @@ class Connection(HttpToolsProtocol):
         if self.received - self.complete > self.front.settings.header_limit and self._in_head():
             self._refuse_head()
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._write_since = self.front.clock
-
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._write_since = None
+        self._resumed += 1
 
     # --- the parser's callbacks ---
 
@@ -114,14 +112,25 @@ class Connection(HttpToolsProtocol):
             self._again = self._head_without_upgrade()
             return
         if self.parser.get_http_version() not in ("1.1", "1.0"):
-            self.refuse(400, "The request is not HTTP/1.1.")
+            self._reject(400, "The request is not HTTP/1.1.")
+            return
+        if len(self.pipeline) >= PIPELINE:
+            self.hung_up = True
+            self.pipeline[0][0].keep_alive = False
             return
         self.complete = self.received
         self.scope["dhpy"] = self  # type: ignore[typeddict-unknown-key]
         HttpToolsProtocol.on_headers_complete(self)
-        self.scope["dhpy.cycle"] = self.cycle  # type: ignore[typeddict-unknown-key]
+        self.headers = _TRAILERS
+        if not self.pipeline:
+            self.answering = self.cycle
         if self.front.draining or not self.parser.should_keep_alive():
             self.cycle.keep_alive = False  # uvicorn 0.39 looks for that as late as in `send`
+
+    def on_response_complete(self) -> None:
+        if self.pipeline:
+            self.answering = self.pipeline[-1][0]
+        HttpToolsProtocol.on_response_complete(self)
 
     def on_body(self, body: bytes) -> None:
         if not self.hung_up:
@@ -138,18 +147,21 @@ class Connection(HttpToolsProtocol):
         Java's client, for one, offers to upgrade with every request; whoever does not accept that
         answers it as it is. So the parser gets the head again, without the offer.
         """
-        error = sys.exc_info()[1]
-        head, self._again = self._again, b""
-        if not head or self.hung_up or not isinstance(error, httptools.HttpParserUpgrade):
-            return
-        self.parser = httptools.HttpRequestParser(self)
-        try:
-            self.parser.feed_data(head + self._data[error.args[0] :])
-        except httptools.HttpParserError:
-            self.send_400_response("")
+        error, data = sys.exc_info()[1], self._data
+        while self._again and not self.hung_up and isinstance(error, httptools.HttpParserUpgrade):
+            data = self._again + data[error.args[0] :]
+            self._again, error = b"", None
+            self.parser = httptools.HttpRequestParser(self)
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as another:  # the next request of a pipeline
+                error = another
+            except httptools.HttpParserError:
+                self.send_400_response("")
 
     def _head_without_upgrade(self) -> bytes:
-        lines = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
+        version = self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
         for name, value in self.headers:
             if name == b"connection":
                 close = b"close" in value.lower()
@@ -165,23 +177,38 @@ class Connection(HttpToolsProtocol):
         return (self.cycle is None or self.cycle.response_complete) and not self.pipeline
 
     def refuse(self, status: int, detail: str, *headers: tuple[bytes, bytes]) -> None:
-        """Answer in place of the app and hang up.
+        """Answer the app's request without the function, and hang up."""
+        cycle = self.answering
+        if cycle.disconnected or cycle.response_complete:
+            return
+        # The app finds the client gone, and says nothing; nor does uvicorn ask it to go on.
+        cycle.waiting_for_100_continue = False
+        cycle.response_started = cycle.response_complete = True
+        cycle.message_event.set()
+        self._say(status, detail, *headers)
 
-        Where an earlier request of a pipeline still waits for its answer, that is the last one sent.
+    def _reject(self, status: int, detail: str) -> None:
+        """Take nothing more from a client that breaks the rules, and say why.
+
+        Where earlier requests of a pipeline still wait for their answers, these are the last it gets.
         """
         if self.hung_up:
             return
         self.hung_up = True
-        self.front.slot.count(status, 0.0)
         cycle = self.cycle
-        if cycle is not None and not cycle.response_complete:
-            if self.pipeline or cycle.response_started or not cycle.more_body:
-                cycle.keep_alive = False
-                return
-            # The app finds the client gone, and says nothing; nor does uvicorn ask it to go on.
-            cycle.waiting_for_100_continue = False
-            cycle.response_started = cycle.response_complete = True
-            cycle.message_event.set()
+        if cycle is None or cycle.response_complete:
+            self._say(status, detail)
+        elif cycle is self.answering and cycle.more_body:
+            self.refuse(status, detail)
+        else:
+            self.front.slot.count(status, 0.0)
+            if cycle.more_body:  # it would wait for its turn, and then for the rest of its body
+                self.pipeline.popleft()
+            last = self.pipeline[0][0] if self.pipeline else self.answering
+            last.keep_alive = False
+
+    def _say(self, status: int, detail: str, *headers: tuple[bytes, bytes]) -> None:
+        self.front.slot.count(status, 0.0)
         body = problems.problem(status, detail)
         lines = [
             STATUS_LINE[status][:-2],
@@ -213,8 +240,10 @@ class Connection(HttpToolsProtocol):
             Whether it was written; where not, the client reads slowly, and `send` waits for it.
         """
         cycle = self.answering
-        if cycle.disconnected or self.transport.is_closing():
-            return True  # to nobody
+        if self.transport.is_closing():
+            cycle.disconnected = True  # asyncio says so in the loop's next round
+        if cycle.disconnected:
+            return True
         if self.flow.write_paused:
             return False
         lines = [STATUS_LINE[status], self.front.date]
@@ -231,13 +260,31 @@ class Connection(HttpToolsProtocol):
         else:
             self.transport.write(b"".join(lines))
             self.transport.write(body)
+        self._complete(cycle)
+        return True
+
+    def end(self) -> None:
+        """End a streamed response whose head and chunks were sent."""
+        cycle = self.answering
+        if cycle.disconnected:
+            return
+        if cycle.expected_content_length:
+            self.cut()  # it is shorter than it said
+            return
+        if cycle.chunked_encoding and cycle.scope["method"] != "HEAD":
+            self.transport.write(b"0\r\n\r\n")
+        self._complete(cycle)
+
+    def _complete(self, cycle: Any) -> None:
         cycle.waiting_for_100_continue = False
         cycle.response_started = cycle.response_complete = True
         cycle.message_event.set()
-        if not cycle.keep_alive:
+        if cycle.keep_alive:
+            cycle.on_response()
+        elif self.hung_up or self.flow.read_paused:
+            self._linger()
+        else:
             self.transport.close()
-        cycle.on_response()
-        return True
 
     def cut(self) -> None:
         """End the connection in the middle of a response."""
@@ -257,15 +304,11 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """uvicorn's answer to what its parser does not understand."""
-        self.refuse(400, "The request is not well-formed HTTP.")
+        self._reject(400, "The request is not well-formed HTTP.")
 
     def check(self, now: float) -> None:
         """Hang up on a client that has kept us waiting for too long; called every now and then."""
         settings = self.front.settings
-        if self._write_since is not None and now - self._write_since > settings.stall_timeout:
-            self.hung_up = True
-            self.transport.abort()
-            return
         wait = self._waiting_for()
         if wait != self._wait:
             self._wait, self._wait_since = wait, now
@@ -274,40 +317,59 @@ class Connection(HttpToolsProtocol):
             "head": settings.header_timeout,
             "body": settings.stall_timeout,
             "first": settings.keep_alive,  # a client's spare connection
+            "answer": settings.stall_timeout,
+            "end": LINGER,
         }.get(wait[0])
-        if limit is not None and now - self._wait_since > limit:
-            self.refuse(408, f"The request's {wait[0]} took longer than {limit:g} s.")
+        if limit is None or now - self._wait_since <= limit:
+            return
+        if wait[0] in ("answer", "end"):
+            self.hung_up = True
+            self.transport.abort()
+        else:
+            self._reject(408, f"The request's {wait[0]} took longer than {limit:g} s.")
 
     def _waiting_for(self) -> tuple[str, object]:
-        """What the client is to send next; and what changes when it makes progress with it."""
+        """What the client is to send or take next; and what changes when it makes progress with it."""
+        if unread := self.transport.get_write_buffer_size():
+            return "answer", (unread, self._resumed)
         if self.hung_up:
-            return "", None
+            return ("end", None) if self._lingers else ("", None)
         if not self.received:
             return "first", None
         if self._in_head():
-            return "head", id(self.scope)  # a head has its time as a whole: drops do not prolong it
+            return "head", self.complete  # a head has its time as a whole: drops do not prolong it
         if self.idle():
             # Between two requests uvicorn has a timer of its own, which any byte stops.
             return ("head", None) if self.received > self.complete else ("", None)
-        return ("body", self.received) if self.cycle.more_body else ("", None)
+        if self.flow.read_paused or not self.cycle.more_body:
+            return "", None
+        return "body", self.received
 
     def _in_head(self) -> bool:
         return self.scope is None or "method" not in self.scope
 
     def _refuse_head(self) -> None:
         limit = self.front.settings.header_limit
-        self.refuse(431, f"The request's head is longer than {limit} bytes.")
+        self._reject(431, f"The request's head is longer than {limit} bytes.")
 
     def _linger(self) -> None:
         """Close the way out and read on for a while.
 
         Closing a socket with unread bytes resets it, and the reset may overtake the answer.
         """
+        self.hung_up = self._lingers = True
+        self.pipeline.clear()
         self._unset_keepalive_if_required()
         self.flow.resume_reading()
         try:
             self.transport.write_eof()
         except (OSError, RuntimeError):  # the client has reset it meanwhile
             self.transport.abort()
-            return
-        self.loop.call_later(LINGER, self.transport.abort)
+
+
+class _Dropped(list):  # type: ignore[type-arg]
+    def append(self, item: object) -> None:
+        """A trailer: as a header it would get past a gateway that looks at headers, and it has no limit."""
+
+
+_TRAILERS = _Dropped()
