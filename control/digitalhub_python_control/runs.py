@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from starlette.responses import Response
+
 from digitalhub_python_control import logs, times
 from digitalhub_python_control.entities import Entity, check_state, new_entity, updated_entity
 from digitalhub_python_control.names import check_same, parse_reference
 from digitalhub_python_control.records import moved
 from digitalhub_python_control.resources import add, check_project, find, missing
-from digitalhub_python_control.web import Call, Json, Refusal
+from digitalhub_python_control.web import Call, Json, Refusal, answer
 from digitalhub_runtime_python.errors import UsageFault
 from digitalhub_runtime_python.spec import RunSpec, interpreter_version
-from digitalhub_runtime_python.states import ENDED, may_move
+from digitalhub_runtime_python.states import ENDED, MERGES, may_move
 
 _SERVERS = ("state", "transitions", "service", "k8s", "pods", "events")
 """Keys of a run's status that are the server's: a client's copy of them is older, never newer."""
@@ -98,7 +100,7 @@ def check_runnable(run: Entity) -> None:
         )
 
 
-def put(call: Call) -> Json:
+def put(call: Call) -> Response:
     """PUT of a run: status is merged. A local run's state is the SDK's, any other's the server's."""
     sent, now = call.document(), times.now()
     changed = call.store.change(
@@ -106,7 +108,7 @@ def put(call: Call) -> Json:
     )
     if changed is None:
         raise missing("runs")
-    return changed
+    return answer(changed, headers={MERGES: "yes"})
 
 
 def stop(call: Call) -> Json:

@@ -84,14 +84,14 @@ class Call:
         return self.body
 
 
-Handler = Callable[[Call], Json]
+Handler = Callable[[Call], Union[Json, Response]]
 
 
-def answer(value: Json, status: int = 200) -> Response:
+def answer(value: Json, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A JSON answer; None becomes an empty body, which both SDKs read as `{}`."""
     if value is None:
         return Response(status_code=status)
-    return Response(json.dumps(value), status, media_type="application/json")
+    return Response(json.dumps(value), status, dict(headers or {}), media_type="application/json")
 
 
 def refuse(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -162,7 +162,8 @@ async def _read(request: Request) -> bytes:
 
 
 def _work(handler: Handler, request: Request, content: bytes) -> Response:
-    return answer(handler(_call(request, parse_json(content))))
+    result = handler(_call(request, parse_json(content)))
+    return result if isinstance(result, Response) else answer(result)
 
 
 class CloseUnread:

@@ -9,7 +9,7 @@ import math
 import pytest
 from serving import SOURCE, Plane, reference, run_of, serving, settings_in
 
-from digitalhub_runtime_python.states import SDK_STATES
+from digitalhub_runtime_python.states import MERGES, SDK_STATES
 
 
 @pytest.fixture
@@ -126,6 +126,12 @@ def test_what_is_reported_in_two_puts_is_merged(plane: Plane) -> None:
         run = plane.ask("PUT", f"/-/proj/runs/{run['id']}", json={**run, "status": status})
     assert run["status"]["results"] == {"a": 1} and run["status"]["outputs"] == {"b": "store://x"}
     assert run["status"]["state"] == "READY"
+
+
+def test_the_answer_to_a_report_says_that_it_stays(plane: Plane) -> None:
+    run = plane.run(plane.task(plane.function()))
+    answer = plane.http.put(f"/api/v1/-/proj/runs/{run['id']}", json=run)
+    assert MERGES in answer.headers
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Any, Union
 from servers.web import serving
 
 from digitalhub_runtime_python.settings import Settings
+from digitalhub_runtime_python.states import MERGES
 
 Mood = Union[int, str]
 """A status to answer with, or `drop` (close at once), `cut` (close within the body), `list`, `html`."""
@@ -24,11 +25,18 @@ class MoodyPlatform:
 
     url: str
     run: dict[str, Any]
-    moods: list[Mood] = field(default_factory=list)
+    moods: list[Mood | None] = field(default_factory=list)
     always: Mood | None = None
     """The mood of every request once `moods` is used up."""
     strict: bool = False
     """Whether NaN is refused, as the letter of JSON has it."""
+    merges: bool = True
+    """Whether it says that it merges a status; Core does not."""
+    writes: list[tuple[str, bool]] = field(default_factory=list)
+    """What it writes by itself, one before each reading that follows a report: the state, and whether
+    it writes back the status from before that report, as Core does when it had begun earlier."""
+    before: dict[str, Any] | None = None
+    """The status before the last report."""
     refused: tuple[str, ...] = ()
     """Methods that are answered with 403."""
     token: str = ""
@@ -53,6 +61,12 @@ class MoodyPlatform:
             "DHPY_REPORT_TIMEOUT": "1",
             **environ,
         }
+
+
+def written(run: dict[str, Any]) -> dict[str, Any]:
+    """The run as it is stored: every write has a time of its own."""
+    metadata = run.get("metadata") or {}
+    return {**run, "metadata": {**metadata, "updated": metadata.get("updated", 0) + 1}}
 
 
 @contextlib.contextmanager
@@ -94,6 +108,8 @@ def moody_platform(run: dict[str, Any]) -> Iterator[MoodyPlatform]:
                 answer = b"<html>Welcome to the hotel's network</html>"
             self.send_response(status)
             self.send_header("Content-Length", str(len(answer)))
+            if platform.merges:
+                self.send_header(MERGES, "yes")
             if platform.retry_after:
                 self.send_header("Retry-After", platform.retry_after)
             self.end_headers()
@@ -118,7 +134,12 @@ def moody_platform(run: dict[str, Any]) -> Iterator[MoodyPlatform]:
                 ):
                     return 400, b'{"message": "Non-standard token"}'
                 if method == "PUT":
-                    platform.run = json.loads(body)
+                    platform.before = platform.run["status"]
+                    platform.run = written(json.loads(body))
+                elif platform.before is not None and platform.writes:
+                    state, stale = platform.writes.pop(0)
+                    status = platform.before if stale else platform.run["status"]
+                    platform.run = written({**platform.run, "status": {**status, "state": state}})
                 return 200, json.dumps(platform.run).encode()
             if method == "POST":
                 entity = json.loads(body)

@@ -30,6 +30,9 @@ SDK_STATES = frozenset(
     ]
 )
 
+MERGES = "DHPY-Merges-Status"
+"""Header of the embedded control plane's answer to a run's PUT: nothing older is written over that status."""
+
 ENDED = frozenset({"COMPLETED", "ERROR", "STOPPED", "CANCELLED", "DELETED"})
 """No move leads out of these; a wait ends here."""
 

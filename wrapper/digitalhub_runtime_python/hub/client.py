@@ -11,6 +11,7 @@ from typing import Any
 from digitalhub_runtime_python.errors import PlatformFault
 from digitalhub_runtime_python.imports import without
 from digitalhub_runtime_python.settings import Settings
+from digitalhub_runtime_python.states import MERGES
 
 with without("importlib.metadata"):  # asked for versions by HTTP/2 alone
     import urllib3
@@ -20,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 class CoreClient:
     """One connection to the platform, kept open; every request may be repeated."""
+
+    merges = False
+    """Whether the platform has said so of the status that was PUT; see `states.MERGES`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -62,18 +66,18 @@ class CoreClient:
             )
         return found[0]
 
-    def put(self, plural: str, entity: Mapping[str, Any]) -> None:
-        """Replace an entity; raises as `get`."""
+    def put(self, plural: str, entity: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace an entity, and get it as it then is; raises as `get`."""
         path = self._path(plural, str(entity["id"]), str(entity["project"]))
         try:
-            self._request("PUT", path, body=entity)
+            return self._request("PUT", path, body=entity)
         except PlatformFault as fault:
             finite = _finite(entity)
             # NaN is no JSON by the letter, and a platform may go by it.
             if "answered 400" not in fault.message or finite == entity:
                 raise
             logger.warning("the platform takes no NaN: such numbers are sent as text")
-            self._request("PUT", path, body=finite)
+            return self._request("PUT", path, body=finite)
 
     def create(self, plural: str, entity: Mapping[str, Any]) -> None:
         """Store a new entity; raises as `get`."""
@@ -96,6 +100,7 @@ class CoreClient:
         response = self._send(method, url, payload, fields)
         if response.status == 401 and self._refresh():
             response = self._send(method, url, payload, fields)
+        self.merges = self.merges or MERGES in response.headers
         text = response.data.decode("utf-8", "replace")
         if response.status >= 300:
             raise _fault(

@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 MERGED = ("results", "outputs")
 """Keys of a status that are merged entry by entry; every other reported key replaces."""
 
+_FINAL = {"results", "outputs", "error"}
+
 
 class CoreHub:
     """The platform as a run in a container sees it.
@@ -59,7 +61,7 @@ class CoreHub:
         self._session: tuple[Any, Any] | None = None
 
     def load_run(self) -> RunSpec:
-        return RunSpec.from_entity(self._client.get("runs", self._settings.run_id))
+        return RunSpec.from_entity(self._read())
 
     def resolve_input(self, key: str, form: str) -> Any:
         project, entity_type, name, entity_id = _parse_key(key)
@@ -79,7 +81,6 @@ class CoreHub:
         path = (entity.get("spec") or {}).get("path")
         if not isinstance(path, str) or not path:
             raise _no_input(key, "the entity has no path.")
-        
         from digitalhub_runtime_python.hub import files
 
         return files.load(path, form, self._settings)
@@ -115,8 +116,6 @@ class CoreHub:
         try:
             from digitalhub_runtime_python.hub import files  # most runs store none
 
-            from digitalhub_runtime_python.hub import files  # most runs store none
-
             info = files.upload(output.path, entity["spec"]["path"], self._settings)
         except Exception as exc:
             # The stores' client writes pages of its own structures below its first line.
@@ -142,20 +141,30 @@ class CoreHub:
             more = {n: k for n, k in logged.items() if k not in status["outputs"].values()}
             status = {**status, "outputs": {**more, **status["outputs"]}}
         try:
-            self._deliver(status, self._settings.report_timeout)
+            written = self._deliver(status, self._settings.report_timeout)
+            if not self._client.merges and _FINAL & status.keys():
+                from digitalhub_runtime_python.hub.lasting import make_last
+
+                make_last(status, written, self._read, lambda: self._write(status))
         except (Terminated, KeyboardInterrupt):
             self._client.hurry()
             self._deliver(status, 0)
 
-    def _deliver(self, status: Mapping[str, Any], seconds: float) -> None:
+    def _read(self) -> dict[str, Any]:
+        return self._client.get("runs", self._settings.run_id)
+
+    def _write(self, status: Mapping[str, Any]) -> dict[str, Any]:
+        """Read, merge, PUT; the run as the platform answers it."""
+        entity = self._read()
+        entity["status"] = merge_status(entity.get("status") or {}, status)
+        return self._client.put("runs", entity)
+
+    def _deliver(self, status: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         give_up = time.monotonic() + seconds
         pause = 0.5
         while True:
             try:
-                entity = self._client.get("runs", self._settings.run_id)
-                entity["status"] = merge_status(entity.get("status") or {}, status)
-                self._client.put("runs", entity)
-                return
+                return self._write(status)
             except PlatformFault as fault:
                 passing = fault.code in ("platform/unreachable", "platform/failed")
                 if not passing or time.monotonic() + pause > give_up:

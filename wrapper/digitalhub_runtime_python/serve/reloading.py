@@ -10,11 +10,16 @@ from pathlib import Path
 
 
 def changes(root: Path) -> Iterator[bool]:
-    """Whether a Python file below `root` has changed since the last look.
+    """Whether a Python file below `root` has changed since the last look; the first look is now.
 
     A large tree is looked at less often: looking takes a twentieth of the time at most.
     """
-    before, look_at = _stamps(root), 0.0
+    # Not in the generator, whose body begins late: an edit after the code was loaded would be missed.
+    return _changes(root, _stamps(root))
+
+
+def _changes(root: Path, before: dict[str, tuple[int, int]]) -> Iterator[bool]:
+    look_at = 0.0
     while True:
         if (start := time.monotonic()) < look_at:
             yield False
