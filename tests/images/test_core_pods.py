@@ -192,6 +192,23 @@ def test_an_image_with_nuclios_processor_serves_a_nuclio_handler(
         docker("rm", "--force", name)
 
 
+def test_a_base_without_bytecode_is_given_what_a_start_imports(base_image: BaseImages) -> None:
+    bare, image = "dhpy-test/bare:3.11", "dhpy-test/on-bare:3.11"
+    text = f"FROM {base_image.standin('3.11')}\nUSER 0\nRUN find /usr/local -name '*.pyc' -delete\n"
+    docker("build", "--quiet", "--tag", bare, "-", input=text)
+    docker("build", "--quiet", "--network", "host", "--tag", image, "--file", str(ROOT / "Dockerfile.base"),
+           "--build-arg", f"BASE={bare}", str(ROOT))  # fmt: skip
+    code = (
+        "import os, sys, digitalhub_runtime_python.hub.core, digitalhub_runtime_python.serve.supervisor\n"
+        "files = [getattr(m, '__cached__', None) for m in sys.modules.values()]\n"
+        "print([f for f in files if f and not os.path.exists(f)])"
+    )
+    found = docker(
+        "run", "--rm", "--user", "8877:999", "--entrypoint", "python3", image, "-c", code
+    )
+    assert found.stdout.strip() == "[]"
+
+
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=180)
 
