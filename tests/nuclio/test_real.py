@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -159,6 +162,25 @@ def test_a_log_record_of_megabytes_is_logged_and_the_request_answered(real: Any)
     )
     assert processor.call().text == "ok"
     _wait_for(lambda: "x" * 5_000_000 in processor.log)
+
+
+def test_a_test_run_that_is_killed_leaves_no_processor(real: Any, tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text("def handler(context, event): return 'ok'")
+    code = (
+        f"import pathlib, sys, time\nsys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        "from nuclio.processor import Real\n"
+        f"real = Real(pathlib.Path({str(tmp_path)!r}))\n"
+        "print(real.process.pid, *real.workers(), flush=True)\ntime.sleep(300)\n"
+    )
+    run = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    pids = [int(pid) for pid in run.stdout.readline().split()]
+    run.kill()
+    run.communicate()
+    assert len(pids) == 2
+    _wait_for(lambda: not any(map(_lives, pids)))
+    for path in re.findall(r"/tmp/nuclio-rpc-\w+\.sock", (tmp_path / "processor.log").read_text()):
+        Path(path).unlink(missing_ok=True)
 
 
 def _at_once(processor: Real, body: bytes, count: int) -> list[int]:
