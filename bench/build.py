@@ -3,7 +3,8 @@
     python bench/build.py [--python 3.11]
 
 Starts a Docker Engine where none answers, and builds the base images. Size over the base, a cold build, a
-rebuild after an edit of the code, and one with nothing changed; and a container's cold start.
+rebuild after an edit of the code, and one with nothing changed, in process and as `dhpy build`; and a
+container's cold start, step by step, beside that of an interpreter that does nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Callable
 
@@ -71,6 +74,18 @@ def theirs(folder: Path, code: str, base: str) -> str:
     return "bench/upstream"
 
 
+def command(place: Path) -> float:
+    """Seconds of `dhpy build` as a process, whose image exists."""
+    (place / "code").mkdir()
+    (place / "code" / "main.py").write_text("def f(): return 1\n")
+    options = ["--flavour=slim", "--engine=docker", "--network=host", *(f"--requirement={one}" for one in REQUIREMENTS)]  # fmt: skip
+    code = "from digitalhub_runtime_python.cli import main; main()"
+    build_it = [sys.executable, "-c", code, "build", f"{place}/code/main.py:f", *options]
+    env = {**os.environ, "DHPY_CACHE": str(place / "cache")}
+    measure.run(build_it, env)
+    return statistics.median(measure.run(build_it, env).wall for _ in range(7))
+
+
 def builds(place: Path, python: str, base: str) -> dict[str, dict[str, float]]:
     """Seconds of each kind of build, by who builds."""
     found: dict[str, dict[str, float]] = {}
@@ -94,33 +109,111 @@ def builds(place: Path, python: str, base: str) -> dict[str, dict[str, float]]:
             "edit": statistics.median(edits),
             "same": statistics.median(same),
         }
+    found["ours"]["command"] = command(place)
+    found["upstream's order"]["command"] = found["upstream's order"]["same"]
     return found
 
 
-def starts(base: str, slim: str, place: Path) -> dict[str, float]:
-    """Seconds of `docker run`: the bare interpreter, the runtime, a job to its reported status."""
-    entity = {
-        "id": "r", "project": "p", "kind": "python+job:run",
-        "spec": {"source": {"code": "def f(a, b): return a + b", "handler": "f"}, "parameters": {"a": 1, "b": 2}},
+# What a job's container runs, with the time between two of its steps; the same is told by the function and the platform.
+STAMPED = """
+import time; began = time.time()
+from digitalhub_runtime_python import entry
+print("stamps", began, time.time(), flush=True)
+raise SystemExit(entry.main(["job"]))
+"""
+FUNCTION = """
+import time
+LOADED = time.time()
+def f(a, b):
+    print("stamps", LOADED, time.time(), flush=True)
+    return a + b
+"""
+SHELL = "date '+stamps %s.%N'; exec python3 --check-hash-based-pycs never -c \"$0\""
+STEPS = (
+    "docker run, to the first process", "init process and interpreter", "the runtime's imports",
+    "its HTTP client, to the request for the run", "the platform's answer", "code unpacked and loaded",
+    "arguments, to the call", "results, to the report", "the platform's answer to it",
+)  # fmt: skip
+
+
+class Platform:
+    """One run behind its API, which notes when it is asked and when it has answered."""
+
+    def __init__(self) -> None:
+        source = {"code": FUNCTION, "handler": "f"}
+        self.run = {
+            "id": "r", "project": "p", "kind": "python+job:run", "status": {"state": "RUNNING"},
+            "spec": {"source": source, "parameters": {"a": 1, "b": 2}},
+        }  # fmt: skip
+        self.asked: list[tuple[str, float, float]] = []
+        platform = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                begun = time.time()
+                sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                if self.command == "PUT":
+                    platform.run = json.loads(sent)
+                body = json.dumps(platform.run).encode()
+                head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+                self.wfile.write(head.encode() + body)
+                platform.asked.append((self.command, begun, time.time()))
+
+            do_GET = do_PUT = answer
+
+            def log_message(self, *_: object) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+
+def cold_start(slim: str) -> dict[str, float]:
+    """Seconds of each step from `docker run` to the status that the platform has been told."""
+    platform = Platform()
+    variables = {
+        "PROJECT_NAME": "p", "RUN_ID": "r", "DHCORE_ENDPOINT": f"http://127.0.0.1:{platform.port}"
     }  # fmt: skip
-    (place / "run.json").write_text(json.dumps(entity))
-    place.chmod(0o755)
-    run = ["run", "--rm", "--network=none"]
-    job = ["-v", f"{place}/run.json:/run.json:ro", "-e", "DHPY_RUN_FILE=/run.json", slim, "job"]
-    kinds = {
-        "bare interpreter": [*run, base, "python3", "-c", "pass"],
-        "+ our image": [*run, "--entrypoint=python3", slim, "-c", "pass"],
-        "+ init process": [*run, "--entrypoint=/usr/bin/tini", slim, "--", "python3", "-c", "pass"],
-        "+ entry point (version)": [*run, slim, "version"],
-        "+ a job, to its report": [*run, *job],
-    }
-    samples: dict[str, list[float]] = {name: [] for name in kinds}
-    for number in range(12):
-        for name, command in kinds.items():
-            taken = seconds(lambda command=command: docker(*command))
+    given = [f"--env={name}={value}" for name, value in variables.items()]
+    entry = ["--entrypoint=/usr/bin/tini", slim, "--", "sh", "-c", SHELL, STAMPED]
+    began = time.time()
+    told = docker("run", "--rm", "--network=host", *given, *entry)
+    ended = time.time()
+    stamps = [float(n) for line in told.splitlines() for n in line.split()[1:] if line.startswith("stamps")]  # fmt: skip
+    first, last = platform.asked[0], [one for one in platform.asked if one[0] == "PUT"][-1]
+    results = platform.run["status"].get("results")  # type: ignore[attr-defined]
+    if len(stamps) != 5 or results != {"output_0": 3}:
+        raise SystemExit(f"{slim} did not report as it should: {platform.asked} {told}")
+    shell, python, imported, loaded, called = stamps
+    moments = [began, shell, python, imported, first[1], first[2], loaded, called, last[1], last[2]]
+    found = {name: after - before for name, before, after in zip(STEPS, moments, moments[1:])}
+    return {**found, "reported": last[2] - began, "end": ended - last[2], "whole": ended - began}
+
+
+def bare_start(base: str) -> dict[str, float]:
+    """The same of an interpreter that does nothing."""
+    began = time.time()
+    code = "import time; print('stamps', time.time())"
+    told = docker("run", "--rm", "--network=host", base, "sh", "-c", SHELL, code)
+    ended = time.time()
+    shell, python = (float(line.split()[1]) for line in told.splitlines())
+    steps = {STEPS[0]: shell - began, STEPS[1]: python - shell}
+    return {**steps, "end": ended - python, "whole": ended - began}
+
+
+def starts(base: str, slim: str) -> dict[str, dict[str, float]]:
+    """Medians of both, of containers that were started in turn."""
+    samples: dict[str, list[dict[str, float]]] = {"ours": [], "bare": []}
+    for number in range(16):
+        for name, one in (("ours", cold_start(slim)), ("bare", bare_start(base))):
             if number:
-                samples[name].append(taken)
-    return {name: statistics.median(taken) for name, taken in samples.items()}
+                samples[name].append(one)
+    return {
+        name: {step: statistics.median(one[step] for one in found) for step in found[0]}
+        for name, found in samples.items()
+    }
 
 
 def main() -> None:
@@ -155,18 +248,23 @@ def report(python: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         built = builds(place, python, slim)
-        started = starts(base, slim, place)
+    started = starts(base, slim)
     peer = built["upstream's order"]
     rows = [("measure", "ours", "upstream's order, pip", "ratio")]
-    for key, text in [("cold", "cold build"), ("edit", "rebuild after a code edit"), ("same", "nothing changed")]:  # fmt: skip
+    for key, text in [("cold", "cold build"), ("edit", "rebuild after a code edit"), ("same", "nothing changed"), ("command", "nothing changed, as a command")]:  # fmt: skip
         mine = built["ours"][key]
         rows.append((text, f"{mine:.2f} s", f"{peer[key]:.2f} s", f"1/{peer[key] / mine:.1f}"))
     for name, size in list(sizes.items())[1:]:
         rows.append((f"{name} over its base", f"{size - sizes[base]:.0f} MB", "≈ 830 MB", ""))
-    before = started["bare interpreter"]
-    for name, taken in started.items():
-        rows.append((f"docker run: {name}", f"{taken:.3f} s", "", f"{taken - before:+.3f} s"))
-        before = taken
+    print(measure.table(rows))
+    print()
+    mine, bare = started["ours"], started["bare"]
+    rows = [("a job's container, cold", "ours", "bare interpreter", "over it")]
+    for step in (*STEPS, "reported", "end", "whole"):
+        text = {"reported": "= docker run to reported status", "end": "exit, and the engine's end of it", "whole": "= the whole docker run"}.get(step, step)  # fmt: skip
+        # Nothing is reported there: the nearest to it is that the interpreter has begun.
+        other = bare.get(step, bare[STEPS[0]] + bare[STEPS[1]] if step == "reported" else 0.0)
+        rows.append((text, f"{1e3 * mine[step]:.0f} ms", f"{1e3 * other:.0f} ms" if other else "–", f"{1e3 * (mine[step] - other):+.0f} ms"))  # fmt: skip
     print(measure.table(rows))
     measure.save("build", {"sizes_mb": sizes, "builds_s": built, "starts_s": started})
 

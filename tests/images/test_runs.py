@@ -79,7 +79,7 @@ class Plane:
         self.process.wait(30)
 
     def run(
-        self, code: str, *arguments: str, cwd: Path | None = None
+        self, code: str, *arguments: str, cwd: Path | None = None, timeout: float = 240
     ) -> subprocess.CompletedProcess[str]:
         """Run a script that uses the SDK."""
         settings = ControlSettings.from_env(self._env)
@@ -89,7 +89,7 @@ class Plane:
         env["PYTHONWARNINGS"] = "ignore"
         command = [sys.executable, "-c", code, *arguments]
         done = subprocess.run(
-            command, env=env, cwd=cwd, capture_output=True, text=True, timeout=240
+            command, env=env, cwd=cwd, capture_output=True, text=True, timeout=timeout
         )
         assert done.returncode == 0, (
             f"{done.stdout[-3000:]}{done.stderr[-3000:]}\n{self.log()[-3000:]}"
@@ -161,12 +161,15 @@ def test_jobs_run_in_containers_with_their_variables_secrets_limits_and_volumes(
         assert log.count("the job says hello") == 1
 
 
-def test_requirements_without_a_build_are_put_into_an_image_once(plane: Plane) -> None:
+def test_requirements_without_a_build_are_put_into_one_image_for_all_functions(
+    plane: Plane,
+) -> None:
     code = "def f():\n    import six\n    return six.__version__\n"
     found = plane.script(
         f"""
         function = {_function(code, requirements='["six==1.16.0"]')}
-        first, second = (function.run("job", wait=True) for _ in range(2))
+        other = project.new_function(name="g", kind="python", python_version="PYTHON3_11", handler="f", code={code!r}, requirements=["six==1.16.0"])
+        first, second = (one.run("job", wait=True) for one in (function, other))
         print(json.dumps([first.status.results, second.status.results, "".join(map(text_of, second.logs()))]))
         """
     )
@@ -306,7 +309,8 @@ def test_the_demo_runs_in_every_base_image_on_a_read_only_root(
 
     def run(row: tuple[str, str]) -> str:
         script = _demo_script(row, images[row])
-        return plane.run(script, str(data), cwd=ROOT / "examples" / "penguins").stdout
+        folder = ROOT / "examples" / "penguins"
+        return plane.run(script, str(data), cwd=folder, timeout=900).stdout
 
     try:
         # Most of a row is waiting for containers.

@@ -79,9 +79,9 @@ class DockerEngine:
 
         python = interpreter_version(spec.python_version)
         if spec.image is None and (spec.requirements or spec.base_image):
-            # Built once for all runs of these requirements: the code is not in it.
+            # Built once for all functions with these requirements: the code is not in it, nor a name.
             function = FunctionSpec(
-                spec.function_name, spec.source, spec.python_version, run.project,
+                "environment", spec.source, spec.python_version,
                 base_image=spec.base_image, requirements=spec.requirements,
             )  # fmt: skip
             return build(function, Options(engine="docker"), cache=self._cache, log=log).image.reference  # fmt: skip
