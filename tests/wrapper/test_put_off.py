@@ -78,6 +78,8 @@ def test_what_is_there_already_is_not_put_off() -> None:
             import http.client as again, colorsys
             assert again.HTTPConnection.__module__ == "http.client"
             from colorsys import rgb_to_hls
+        import gc
+        assert gc.isenabled()
         assert rgb_to_hls(1, 1, 1)[1] == 1  # called: then it is imported
         import colorsys
         assert colorsys.__file__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import sys
 from collections.abc import Iterator
@@ -18,12 +19,16 @@ def without(*names: str) -> Iterator[None]:
     imports one of the modules outside gets the real one, whether it was put off or not.
     """
     standing_in: dict[str, ModuleType] = {}
+    collects = gc.isenabled()
+    gc.disable()  # an import makes much and drops next to nothing: a twelfth of its time goes into looking
     for name in names:
         if name not in sys.modules:
             sys.modules[name] = standing_in[name] = _stand_in(name)
     try:
         yield
     finally:
+        if collects:
+            gc.enable()
         for name, module in standing_in.items():
             if sys.modules.get(name) is module:
                 del sys.modules[name]
