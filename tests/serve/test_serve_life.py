@@ -406,6 +406,26 @@ def handler(context, a: int, b: int, data: pathlib.Path, c: int = 0):
     assert not list((tmp_path / "service" / "work").glob("*"))
 
 
+def test_what_a_run_fixes_is_converted_once_and_not_per_request(tmp_path: Path) -> None:
+    code = """
+from dataclasses import dataclass
+@dataclass
+class Model:
+    weights: list
+seen = []
+def handler(model: Model, n: int):
+    seen.append(model)
+    return {"n": n, "weights": model.weights, "same": all(m is seen[0] for m in seen)}
+"""
+    run = run_of(code, "main:handler", parameters={"model": {"weights": [1.5]}})
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    command = [sys.executable, "-m", "digitalhub_runtime_python", "serve", "--port", "0"]
+    env = {"DHPY_RUN_FILE": str(tmp_path / "run.json"), "DHPY_MANAGEMENT_PORT": "0"}
+    with started(command, tmp_path=tmp_path / "service", env=env) as service:
+        for n in range(5):
+            assert service.post({"n": n}).json() == {"n": n, "weights": [1.5], "same": True}
+
+
 def test_a_run_whose_code_cannot_be_had_ends_with_its_exit_status(tmp_path: Path) -> None:
     run = run_of("", "handler")
     run["spec"]["source"] = {"source": "ftp://host/code.py", "handler": "handler"}

@@ -130,7 +130,11 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         if self.pipeline:
             self.answering = self.pipeline[-1][0]
-        HttpToolsProtocol.on_response_complete(self)
+            HttpToolsProtocol.on_response_complete(self)
+        else:
+            # Without uvicorn's timer for an idle connection, which is set and cancelled for each
+            # request: `check` looks at the clock for all of them.
+            self.flow.resume_reading()
 
     def on_body(self, body: bytes) -> None:
         if not self.hung_up:
@@ -319,12 +323,15 @@ class Connection(HttpToolsProtocol):
             "first": settings.keep_alive,  # a client's spare connection
             "answer": settings.stall_timeout,
             "end": LINGER,
+            "next": settings.keep_alive,
         }.get(wait[0])
         if limit is None or now - self._wait_since <= limit:
             return
         if wait[0] in ("answer", "end"):
             self.hung_up = True
             self.transport.abort()
+        elif wait[0] == "next":
+            self.transport.close()
         else:
             self._reject(408, f"The request's {wait[0]} took longer than {limit:g} s.")
 
@@ -339,8 +346,7 @@ class Connection(HttpToolsProtocol):
         if self._in_head():
             return "head", self.complete  # a head has its time as a whole: drops do not prolong it
         if self.idle():
-            # Between two requests uvicorn has a timer of its own, which any byte stops.
-            return ("head", None) if self.received > self.complete else ("", None)
+            return ("head" if self.received > self.complete else "next"), self.complete
         if self.flow.read_paused or not self.cycle.more_body:
             return "", None
         return "body", self.received
