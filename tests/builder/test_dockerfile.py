@@ -123,6 +123,7 @@ def test_instructions_that_are_one_string_are_refused() -> None:
         ({"envs": {"A": "\x00"}}, "build/env"),
         ({"envs": {"A": 1}}, "build/env"),
         ({"labels": {"a": "1\n"}}, "build/label"),
+        ({"labels": {"a": "\x00"}}, "build/label"),
         ({"labels": {"a b": "1"}}, "build/label"),
         ({"labels": {"a\nRUN": "1"}}, "build/label"),
         ({"platform": "windows/amd64"}, "build/platform"),

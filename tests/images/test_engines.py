@@ -194,6 +194,24 @@ def test_a_base_image_without_python_or_with_another_is_refused(
         assert caught.value.code == "build/base-image-python"
 
 
+@pytest.mark.parametrize("name", ["docker", "kaniko"])
+def test_another_python_is_also_found_by_the_build_itself(
+    base_image: BaseImages, name: str, registry: Registry, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """Where instructions may have changed it, and where the engine can run nothing but a build."""
+    if name == "kaniko":
+        monkeypatch.setenv("KANIKO_EXECUTOR", request.getfixturevalue("kaniko"))
+        monkeypatch.setenv("DHPY_TEST_MOUNT", str(tmp_path))
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    other = f"{registry.name}/late:1"
+    docker("tag", base_image.standin("3.10"), other)
+    docker("push", "--quiet", other)
+    with pytest.raises(EnvironmentFault) as caught:
+        _build(other, name, f"{registry.name}/late/{name}", instructions=("true",))
+    assert caught.value.code == "build/failed"
+    assert "needs Python 3.11; its base image has 3.10" in caught.value.message
+
+
 def test_any_base_image_with_the_right_python_gets_the_runtime(
     base_image: BaseImages, registry: Registry
 ) -> None:
