@@ -238,7 +238,7 @@ def _resolve_inputs(hub: Hub, run: RunSpec, signature: arguments.Signature) -> d
             raise ArgumentFault(
                 "arguments/input",
                 f"{name!r}: the input {value!r} cannot be loaded as {form}: "
-                f"{type(exc).__name__}: {report.text_of(exc)}",
+                f"{type(exc).__name__}: {report.first_line(exc)}",
                 "Check what is stored there.",
             ) from exc
 

@@ -110,6 +110,11 @@ def text_of(exc: BaseException) -> str:
         return f"<its text cannot be read: {type(broken).__name__}>"
 
 
+def first_line(exc: BaseException) -> str:
+    """An exception's text in short: stores' clients write pages of their own structures below its first line."""
+    return (text_of(exc).splitlines() or [""])[0][:300]
+
+
 def is_a(exc: BaseException, cls: type[E]) -> TypeGuard[E]:
     """`isinstance` that asks nothing of the exception: one of the user's may raise when it is asked."""
     return issubclass(type(exc), cls)

@@ -21,7 +21,7 @@ from digitalhub_runtime_python.errors import (
 )
 from digitalhub_runtime_python.hub.client import CoreClient
 from digitalhub_runtime_python.outputs import Output
-from digitalhub_runtime_python.report import text_of
+from digitalhub_runtime_python.report import first_line, text_of
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.spec import RunSpec
 
@@ -118,11 +118,10 @@ class CoreHub:
 
             info = files.upload(output.path, entity["spec"]["path"], self._settings)
         except Exception as exc:
-            # The stores' client writes pages of its own structures below its first line.
-            why = (text_of(exc).splitlines() or [""])[0][:300]
             fault = OutputFault(
                 "outputs/upload",
-                f"Output {output.name!r} could not be uploaded to {entity['spec']['path']}: {why}",
+                f"Output {output.name!r} could not be uploaded to {entity['spec']['path']}: "
+                f"{first_line(exc)}",
                 "Check the files store and its credentials.",
             )
             with contextlib.suppress(Fault):
