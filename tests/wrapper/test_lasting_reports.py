@@ -13,9 +13,14 @@ from walking import run_entity
 
 from digitalhub_runtime_python.hub import lasting
 from digitalhub_runtime_python.hub.core import CoreHub
+from digitalhub_runtime_python.settings import Settings
 
 STATUS = {"results": {"sum": 3}, "outputs": {"frame": "store://…"}}
 FAILED = {"error": {"type": "ValueError", "message": "no"}, "results": {}}
+
+
+def in_pod(platform: MoodyPlatform, folder: Path) -> Settings:
+    return platform.settings(folder, KUBERNETES_SERVICE_HOST="192.0.2.1")
 
 
 @pytest.fixture
@@ -42,7 +47,7 @@ def test_a_report_that_was_written_over_is_sent_again(
 ) -> None:
     platform.run["status"]["state"] = "PENDING"
     platform.writes = list(writes)
-    CoreHub(platform.settings(tmp_path)).report(status)
+    CoreHub(in_pod(platform, tmp_path)).report(status)
     there = platform.run["status"]
     assert not platform.writes
     assert there["state"] == writes[-1][0]
@@ -54,14 +59,14 @@ def test_a_run_that_the_platform_has_not_seen_start_is_waited_for(
 ) -> None:
     platform.run["status"]["state"] = "PENDING"
     platform.writes = [("PENDING", False)] * 10 + [("RUNNING", False)]
-    CoreHub(platform.settings(tmp_path)).report(STATUS)
+    CoreHub(in_pod(platform, tmp_path)).report(STATUS)
     assert platform.run["status"]["state"] == "RUNNING"
 
 
 def test_a_platform_that_writes_nothing_is_not_waited_for_long(
     platform: MoodyPlatform, tmp_path: Path
 ) -> None:
-    CoreHub(platform.settings(tmp_path)).report(STATUS)
+    CoreHub(in_pod(platform, tmp_path)).report(STATUS)
     run = "/api/v1/-/proj/runs/run1"
     assert platform.requests[:2] == [f"GET {run}", f"PUT {run}"]
     assert set(platform.requests[2:]) == {f"GET {run}"}
@@ -73,7 +78,7 @@ def test_a_platform_that_never_starts_the_run_is_not_waited_for_for_ever(
 ) -> None:
     monkeypatch.setattr(lasting, "PATIENCE", 1.0)
     platform.run["status"]["state"] = "PENDING"
-    CoreHub(platform.settings(tmp_path)).report(STATUS)
+    CoreHub(in_pod(platform, tmp_path)).report(STATUS)
     assert platform.run["status"]["results"] == {"sum": 3}
 
 
@@ -81,7 +86,7 @@ def test_a_platform_that_goes_away_after_the_report_is_no_failure(
     platform: MoodyPlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lasting, "PATIENCE", 0.5)
-    hub = CoreHub(platform.settings(tmp_path))
+    hub = CoreHub(in_pod(platform, tmp_path))
     platform.moods, platform.always = [None, None], 403
     hub.report(STATUS)
     assert platform.run["status"]["results"] == {"sum": 3}
@@ -91,6 +96,11 @@ def test_where_statuses_are_merged_nobody_looks_again(
     platform: MoodyPlatform, tmp_path: Path
 ) -> None:
     platform.merges = True
+    CoreHub(in_pod(platform, tmp_path)).report(STATUS)
+    assert len(platform.requests) == 2
+
+
+def test_outside_of_a_cluster_nobody_looks_again(platform: MoodyPlatform, tmp_path: Path) -> None:
     CoreHub(platform.settings(tmp_path)).report(STATUS)
     assert len(platform.requests) == 2
 
@@ -98,6 +108,6 @@ def test_where_statuses_are_merged_nobody_looks_again(
 def test_what_may_be_lost_is_not_looked_after(platform: MoodyPlatform, tmp_path: Path) -> None:
     """A service tells where its code came from while it starts: nobody waits for that."""
     began = time.monotonic()
-    CoreHub(platform.settings(tmp_path)).report({"source": {"revision": "sha256:1"}})
+    CoreHub(in_pod(platform, tmp_path)).report({"source": {"revision": "sha256:1"}})
     assert len(platform.requests) == 2
     assert time.monotonic() - began < lasting.QUIET

@@ -65,6 +65,8 @@ class Settings:
     """`DHPY_DEADLINE`, seconds: a job that takes longer ends with 124. Default: none."""
     termination_log: Path | None = None
     """`DHPY_TERMINATION_LOG`: what failed is also written here. Default: `/dev/termination-log`, where there is one."""
+    in_cluster: bool = False
+    """`KUBERNETES_SERVICE_HOST`, which every pod has: somebody watches the pod, and writes what it sees into the run."""
     log_format: str = "text"
     """`DHPY_LOG_FORMAT`: `text` or `json`, of the runtime's own log."""
     log_level: str = "INFO"
@@ -118,6 +120,7 @@ class Settings:
             deadline=_seconds(environ, "DHPY_DEADLINE"),
             termination_log=path("DHPY_TERMINATION_LOG") or in_pod,
             environ=environ,
+            in_cluster=bool(text("KUBERNETES_SERVICE_HOST")),
             log_format=_one_of(environ, "DHPY_LOG_FORMAT", ("text", "json")),
             log_level=_one_of(environ, "DHPY_LOG_LEVEL", _LOG_LEVELS),
         )

@@ -141,7 +141,8 @@ class CoreHub:
             status = {**status, "outputs": {**more, **status["outputs"]}}
         try:
             written = self._deliver(status, self._settings.report_timeout)
-            if not self._client.merges and _FINAL & status.keys():
+            may_be_lost = self._settings.in_cluster and not self._client.merges
+            if may_be_lost and _FINAL & status.keys():
                 from digitalhub_runtime_python.hub.lasting import make_last
 
                 make_last(status, written, self._read, lambda: self._write(status))
