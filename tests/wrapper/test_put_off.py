@@ -6,6 +6,8 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
 
 def run(code: str) -> None:
     done = subprocess.run(
@@ -34,6 +36,29 @@ def test_a_service_starts_without_what_it_seldom_uses_and_gets_it_later() -> Non
             http.nothing
         except AttributeError as exc:
             assert "'http' has no attribute 'nothing'" in str(exc)
+        """
+    )
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="typing has too little of its own")
+def test_msgspec_does_without_typing_extensions_which_is_there_for_others() -> None:
+    run(
+        """
+        import sys
+        from digitalhub_runtime_python.imports import load_msgspec
+        load_msgspec()
+        assert "typing_extensions" not in sys.modules
+        import msgspec, typing_extensions
+        class A(typing_extensions.TypedDict):
+            a: typing_extensions.Required[int]
+            b: typing_extensions.NotRequired[str]
+        assert msgspec.convert({"a": 1}, A) == {"a": 1}
+        try:
+            msgspec.convert({"b": "x"}, A)
+        except msgspec.ValidationError as exc:
+            assert "missing required field `a`" in str(exc)
+        else:
+            raise AssertionError("a is required")
         """
     )
 

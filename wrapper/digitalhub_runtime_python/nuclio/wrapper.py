@@ -8,8 +8,9 @@ if __name__ == "__main__":
     from digitalhub_runtime_python.nuclio import guard
 
     guard.start()
-    from digitalhub_runtime_python.imports import without
+    from digitalhub_runtime_python.imports import load_msgspec, without
 
+    load_msgspec()
     with without("http.client"):  # for handlers that call other functions
         from digitalhub_runtime_python.nuclio.worker import main
 

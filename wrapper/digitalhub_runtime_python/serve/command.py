@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from digitalhub_runtime_python import log
 from digitalhub_runtime_python.errors import Fault, UsageFault
 from digitalhub_runtime_python.hub import Hub
-from digitalhub_runtime_python.imports import without
+from digitalhub_runtime_python.imports import load_msgspec, without
 from digitalhub_runtime_python.lifecycle import exit_status, workspace
 from digitalhub_runtime_python.settings import ServeSettings, Settings
 from digitalhub_runtime_python.sources import Fetched
@@ -143,6 +143,7 @@ def serve_code(
 def _import_engine() -> None:
     # Not above: `serve --help` needs none of it. uvicorn.main is its command line, and it configures no
     # logging for us; http.client is for handlers that call other functions.
+    load_msgspec()
     with without("http.client", "uvicorn.main", "logging.config"):
         importlib.import_module("digitalhub_runtime_python.serve.supervisor")
 
