@@ -8,6 +8,7 @@ A script says what it saw with `show(name=value, …)`.
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import textwrap
@@ -91,6 +92,9 @@ def project(request: pytest.FixtureRequest) -> str:
 
 Script = Callable[..., Seen]
 
+_ARROWS_END = "terminate called without an active exception"
+"""pyarrow's threads that let go of a Python file may find Python ending, and then end the process so."""
+
 
 @pytest.fixture
 def script(control_plane: ControlPlane, project: str, tmp_path: Path) -> Script:
@@ -122,6 +126,9 @@ def script(control_plane: ControlPlane, project: str, tmp_path: Path) -> Script:
             text=True,
             timeout=240,
         )
+        if done.returncode == -signal.SIGABRT and _ARROWS_END in done.stderr:
+            assert "\n@@" in done.stdout  # the script itself had come to its end
+            done.returncode = 0
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
         stdout, _, seen = done.stdout.rpartition("\n@@")
         return Seen(json.loads(seen), stdout, done.stderr, done.returncode)
