@@ -120,7 +120,7 @@ def variables(name: str) -> set[str]:
 
 def test_every_setting_that_is_read_has_a_row() -> None:
     source = (PACKAGES[0] / "settings.py").read_text("utf-8")
-    read = set(re.findall(r"\"((?:DHPY|DHCORE|PROJECT|RUN|OAUTH2)_[A-Z_]+)\"", source))
+    read = set(re.findall(r"\"((?:DHPY|DHCORE|KUBERNETES|PROJECT|RUN|OAUTH2)_[A-Z_]+)\"", source))
     secret = {"DHCORE_ID_TOKEN", "DHCORE_PERSONAL_ACCESS_TOKEN"}  # only kept out of what is shown
     missing = sorted(read - secret - variables("settings.md") - variables("serving.md"))
     assert not missing, f"docs/reference/settings.md, or serving.md, lacks {missing}"
@@ -153,7 +153,9 @@ def test_every_field_of_the_settings_says_which_variable_it_is_and_the_page_has_
 ) -> None:
     if field in ("environ", "password", "token") and cls in ("Settings", "ControlSettings"):
         return  # read with another, or everything
-    named = re.findall(r"`((?:DHPY|DHCORE|PROJECT|RUN|GIT)_[A-Z0-9_]+|[A-Z0-9]+_\*)`", told)
+    named = re.findall(
+        r"`((?:DHPY|DHCORE|KUBERNETES|PROJECT|RUN|GIT)_[A-Z0-9_]+|[A-Z0-9]+_\*)`", told
+    )
     assert named, f"{cls}.{field} does not name its variable"
     missing = set(named) - variables("settings.md") - variables("serving.md")
     assert not missing, f"no page has {sorted(missing)} of {cls}.{field}"

@@ -1,0 +1,141 @@
+"""A pod as DigitalHub Core starts one when a task asks for nothing: 0.1 CPU, 282 MiB: `python bench/pods.py`.
+
+A trivial job and one that returns a frame, from `docker run` to their exit; a service, from `docker run` to its
+first answer, its requests per second under `wrk` with 8 connections, its memory. Needs the images that
+`make images` builds, and a Docker Engine; `python tests/images/docker_engine.py python bench/pods.py` starts one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import measure
+
+TESTS = Path(__file__).resolve().parent.parent / "tests"
+sys.path[:0] = [str(TESTS), str(TESTS / "images")]
+from nuclio.core import Core  # noqa: E402
+from parts import docker, free_port  # noqa: E402
+from test_core_pods import SCRIPT as COMMAND  # noqa: E402
+from test_core_pods import pod  # noqa: E402
+
+JOB = "def f(a=1, b=2):\n    return a + b\n"
+FRAME = "import pandas as pd\ndef f(): return pd.DataFrame({'n': range(1000)})\n"
+SERVICE = "def f(context, event):\n    return event.body\n"
+BODY = '{"a":1,"b":"some 20 b"}'
+RUNTIME = "msgspec\ndigitalhub-runtime-python\n"
+SDK = "digitalhub[full]\ndigitalhub-runtime-python\n"
+# Measured on a real Core and a real cluster, in the same limits.
+UPSTREAM = {"job_s": 29.0, "frame_s": 30.0, "service_s": 12.7, "requests_per_s": 291.0, "memory_mib": 246.0}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--python", default="3.11")
+    options = parser.parse_args()
+    slim, full = (f"digitalhub-runtime-python:{options.python}-{kind}" for kind in ("slim", "full"))
+    seen: dict[str, list[float]] = {name: [] for name in UPSTREAM}
+    for _ in range(options.rounds):
+        seen["job_s"].append(job(slim, JOB, RUNTIME))
+        start, rate, memory = service(slim)
+        seen["service_s"].append(start)
+        seen["requests_per_s"].append(rate)
+        seen["memory_mib"].append(memory)
+    for _ in range(3):
+        seen["frame_s"].append(job(full, FRAME, SDK))
+    medians = {name: statistics.median(values) for name, values in seen.items()}
+    measure.save("pods", {"ours": medians, "upstream, on a cluster": UPSTREAM, "all": seen})
+    for name, value in medians.items():
+        print(
+            f"{name:16} {value:8.2f}   upstream {UPSTREAM[name]:6.1f}   {value / UPSTREAM[name]:.2f}"
+        )
+
+
+def job(image: str, code: str, requirements: str) -> float:
+    """Seconds from `docker run` to the container's end."""
+    with started(image, code, requirements, "job") as (_core, command):
+        begin = time.perf_counter()
+        done = subprocess.run(command("--rm"), capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(done.stdout + done.stderr)
+        return time.perf_counter() - begin
+
+
+def service(image: str) -> tuple[float, float, float]:
+    """Seconds from `docker run` to the first answer, requests per second, MiB after them."""
+    port = free_port()
+    ports = {"DHPY_PORT": str(port), "DHPY_MANAGEMENT_PORT": str(free_port())}
+    with started(image, SERVICE, RUNTIME, "serve") as (_core, command):
+        begin = time.perf_counter()
+        name = subprocess.run(
+            command("--detach", **ports), capture_output=True, text=True, check=True
+        ).stdout.strip()
+        try:
+            while not answers(port):
+                time.sleep(0.01)
+                if time.perf_counter() - begin > 60:
+                    raise SystemExit(docker("logs", name).stderr)
+            start = time.perf_counter() - begin
+            return start, rate(port), memory(name)
+        finally:
+            docker("rm", "--force", name)
+
+
+@contextlib.contextmanager
+def started(image: str, code: str, requirements: str, action: str) -> Iterator[tuple[Core, Any]]:
+    with tempfile.TemporaryDirectory() as folder, Core(code, action=action) as core:
+        home = Path(folder) / "home"
+        core.files(home, requirements=requirements)
+        home.parent.chmod(0o755)
+        store = {
+            "DHCORE_DEFAULT_FILES_STORE": "s3://bucket",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{core.port}",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret-secret",
+            "AWS_REGION": "us-east-1",
+        }
+        yield (
+            core,
+            lambda *options, **env: pod(core, home, image, COMMAND, *options, **store, **env),
+        )
+
+
+def answers(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    with contextlib.closing(connection):
+        try:
+            connection.request("POST", "/", BODY, {"Content-Type": "application/json"})
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+
+
+def rate(port: int) -> float:
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(f"wrk.method='POST'; wrk.body='{BODY}'; wrk.headers['Content-Type']='application/json'\n")  # fmt: skip
+        script.flush()
+        command = ["wrk", "-t1", "-c8", "-d8", "-s", script.name, f"http://127.0.0.1:{port}/"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    if "Non-2xx" in said or "Socket errors" in said:
+        raise SystemExit(said)
+    return float(re.findall(r"Requests/sec:\s+([\d.]+)", said)[0])
+
+
+def memory(name: str) -> float:
+    used = docker("stats", "--no-stream", "--format", "{{.MemUsage}}", name).stdout
+    return float(used.partition("MiB")[0])
+
+
+if __name__ == "__main__":
+    main()
