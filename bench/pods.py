@@ -1,8 +1,8 @@
 """A pod as DigitalHub Core starts one when a task asks for nothing: 0.1 CPU, 282 MiB: `python bench/pods.py`.
 
 A trivial job and one that returns a frame, from `docker run` to their exit; a service, from `docker run` to its
-first answer, its requests per second under `wrk` with 8 connections, its memory. Needs the images that
-`make images` builds, and a Docker Engine; `python tests/images/docker_engine.py python bench/pods.py` starts one.
+first answer, its requests per second under `wrk` with 8 connections, its memory. Builds the images, with an
+engine that it starts itself, as the tests do.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
+import os
 import re
 import statistics
 import subprocess
@@ -24,8 +25,9 @@ import measure
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "images")]
+import docker_engine  # noqa: E402
 from nuclio.core import Core  # noqa: E402
-from parts import docker, free_port  # noqa: E402
+from parts import BaseImages, docker, free_port  # noqa: E402
 from test_core_pods import SCRIPT as COMMAND  # noqa: E402
 from test_core_pods import pod  # noqa: E402
 
@@ -44,9 +46,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--python", default="3.11")
     options = parser.parse_args()
-    slim, full = (f"digitalhub-runtime-python:{options.python}-{kind}" for kind in ("slim", "full"))
+    if reason := docker_engine.absent():
+        print(f"bench/pods.py is left out: {reason}")
+        return
+    with docker_engine.engine() as host:
+        os.environ["DOCKER_HOST"] = host
+        image = BaseImages()
+        report(image(options.python, "slim"), image(options.python, "full"), options.rounds)
+
+
+def report(slim: str, full: str, rounds: int) -> None:
+    """Measure, print the table, keep the figures."""
     seen: dict[str, list[float]] = {name: [] for name in UPSTREAM}
-    for _ in range(options.rounds):
+    for _ in range(rounds):
         seen["job_s"].append(job(slim, JOB, RUNTIME))
         start, rate, memory = service(slim)
         seen["service_s"].append(start)

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 
 import pytest
 from servers import control_plane as planes
+
+
+def pytest_configure() -> None:
+    # A shell's `&` and nohup have us ignore these; what tests start inherits that, and keeps to it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

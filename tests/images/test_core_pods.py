@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -51,6 +52,18 @@ def test_a_job_in_a_pod_reports_and_exits_with_0(
         assert "working" in done.stdout
         # 1.5 s on a quiet machine; upstream's image takes 29 s.
         assert time.monotonic() - start < 15
+
+
+def test_a_pod_of_less_than_one_cpu_stays_on_one_unless_it_is_told_not_to(
+    base_image: BaseImages, tmp_path: Path
+) -> None:
+    code = "import os\ndef f(): return len(os.sched_getaffinity(0))\n"
+    with Core(code) as core:
+        for settings, cpus in (({}, 1), ({"DHPY_CPUS": "all"}, os.cpu_count())):
+            core.files(tmp_path)
+            done = _run(pod(core, tmp_path, base_image("3.11"), SCRIPT, "--rm", **settings))
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert core.status["results"] == {"output_0": cpus}
 
 
 @pytest.mark.parametrize(

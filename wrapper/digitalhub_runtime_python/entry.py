@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from digitalhub_runtime_python import log
+from digitalhub_runtime_python import cpus, log
 from digitalhub_runtime_python.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -63,11 +63,13 @@ def main(argv: list[str], environ: Mapping[str, str] = os.environ) -> int:
 
 def job(settings: Settings) -> int:
     """Execute the run that the environment names, report it, and say on standard error how it ended."""
-    from digitalhub_runtime_python.lifecycle import run_job
-
     log.configure(settings.log_level, settings.log_format)
+    if settings.cpus == "auto":
+        cpus.stay_on_one()
     _show_at_once()
     _raise_on_sigterm()
+    from digitalhub_runtime_python.lifecycle import run_job
+
     try:
         hub = _hub(settings)
         watchdog = _watch(hub, settings)

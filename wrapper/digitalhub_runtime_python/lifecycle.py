@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -176,6 +175,8 @@ def workspace(settings: Settings) -> Iterator[Path]:
     try:
         yield place
     finally:
+        import shutil  # with what it needs 2 ms, which a service has time for at its end
+
         shutil.rmtree(place, ignore_errors=True)
 
 

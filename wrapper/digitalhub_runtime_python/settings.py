@@ -67,6 +67,8 @@ class Settings:
     """`DHPY_TERMINATION_LOG`: what failed is also written here. Default: `/dev/termination-log`, where there is one."""
     in_cluster: bool = False
     """`KUBERNETES_SERVICE_HOST`, which every pod has: somebody watches the pod, and writes what it sees into the run."""
+    cpus: str = "auto"
+    """`DHPY_CPUS`: `auto` stays on one CPU where the container may use no more; `all` does not."""
     log_format: str = "text"
     """`DHPY_LOG_FORMAT`: `text` or `json`, of the runtime's own log."""
     log_level: str = "INFO"
@@ -121,6 +123,7 @@ class Settings:
             termination_log=path("DHPY_TERMINATION_LOG") or in_pod,
             environ=environ,
             in_cluster=bool(text("KUBERNETES_SERVICE_HOST")),
+            cpus=_one_of(environ, "DHPY_CPUS", ("auto", "all")),
             log_format=_one_of(environ, "DHPY_LOG_FORMAT", ("text", "json")),
             log_level=_one_of(environ, "DHPY_LOG_LEVEL", _LOG_LEVELS),
         )

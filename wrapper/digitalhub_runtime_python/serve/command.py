@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
-from digitalhub_runtime_python import log
+from digitalhub_runtime_python import cpus, log
 from digitalhub_runtime_python.errors import Fault, UsageFault
 from digitalhub_runtime_python.hub import Hub
 from digitalhub_runtime_python.imports import load_msgspec, without
@@ -36,6 +36,8 @@ def main(argv: list[str], environ: Mapping[str, str] = os.environ) -> int:
     given = {_VARIABLES[k]: v for k, v in options.items() if v is not None}
     serve = ServeSettings.from_env({**environ, **given})
     log.configure(settings.log_level, settings.log_format)
+    if settings.cpus == "auto":
+        cpus.stay_on_one()
     return serve_run(lambda: make_hub(settings), settings, serve, debug=debug)
 
 

@@ -35,6 +35,9 @@ STEADY = 60.0
 MARGIN = 2.0
 """Seconds beyond the grace time after which a worker is killed."""
 
+MANAGEMENT_AFTER = 0.5
+"""Seconds after which the management port answers at the latest; sooner where a worker is ready sooner."""
+
 _TICK = 0.25
 
 
@@ -103,7 +106,8 @@ class Supervisor:
         }
         gc.freeze()  # what is there now is never collected: a collection would unshare its pages
         try:
-            self._start_management()
+            # The workers go first: where there is little CPU, an answer of theirs is what is waited for.
+            self._management_at = time.monotonic() + MANAGEMENT_AFTER
             while not self._finished():
                 self._start_due()
                 self._wait()
@@ -213,6 +217,7 @@ class Supervisor:
             place.control = None
         elif message.startswith(b"R"):
             place.ready = True
+            self._management_at = 0.0
             if self._end_by is None:
                 place.slot.values[board.STATE] = board.READY
             self._announce()

@@ -87,7 +87,7 @@ class Platform(nuclio_sdk.Platform):  # type: ignore[misc]
 
     def __init__(self, addresses: dict[str, str]) -> None:
         in_cluster = "KUBERNETES_SERVICE_HOST" in os.environ
-        super().__init__("kube" if in_cluster else "local")
+        super().__init__("kube" if in_cluster else "local", connection_provider=_connect)
         self._addresses = addresses
 
     def _get_function_url(
@@ -95,6 +95,12 @@ class Platform(nuclio_sdk.Platform):  # type: ignore[misc]
     ) -> str:
         address = self._addresses.get(service_name_override or function_name)
         return address or str(super()._get_function_url(function_name, service_name_override))
+
+
+def _connect(*args: Any, **kwargs: Any) -> Any:
+    import http.client  # for the few functions that call others
+
+    return http.client.HTTPConnection(*args, **kwargs)
 
 
 def main(

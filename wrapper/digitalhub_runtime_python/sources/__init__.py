@@ -8,7 +8,6 @@ module that is imported for nothing is a wait for someone.
 from __future__ import annotations
 
 import logging
-import shutil
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -119,6 +118,8 @@ def _fetcher(uri: SourceUri) -> Callable[[SourceUri, Path, Settings], Fetched]:
 
 
 def _empty(folder: Path) -> None:
+    import shutil  # only after an error
+
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry, ignore_errors=True)
