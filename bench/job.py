@@ -53,10 +53,7 @@ def peer() -> str:
     python = CACHE / "upstream-0.15.2" / "bin" / "python"
     if not python.exists():
         print(f"installing {PEER}", flush=True)
-        subprocess.run(
-            ["uv", "venv", "-q", "--python", "3.11", str(python.parent.parent)], check=True
-        )
-        subprocess.run(["uv", "pip", "install", "-q", "-p", str(python), PEER], check=True)
+        measure.environment(python.parent.parent, "3.11", [PEER])
     return str(python)
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
+
+from digitalhub_python_builder.interpreters import find_uv
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -53,6 +56,17 @@ def in_turn(
             if number >= warmup:
                 samples[name].append(sample)
     return samples
+
+
+def environment(folder: Path, python: str, packages: list[str]) -> None:
+    """Make a virtual environment with what is compared to; a folder that is half made is none."""
+    uv = find_uv()
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    subprocess.run([uv, "venv", "-q", "--relocatable", "--python", python, str(part)], check=True)
+    interpreter = str(part / "bin" / "python")
+    subprocess.run([uv, "pip", "install", "-q", "-p", interpreter, *packages], check=True)
+    part.rename(folder)
 
 
 def median(samples: list[Sample], figure: str) -> float:

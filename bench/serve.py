@@ -107,9 +107,7 @@ def peers() -> str:
     python = CACHE / f"serve-peers-{platform.python_version()}-{UVICORN}" / "bin" / "python"
     if not python.exists():
         print(f"installing {', '.join(PEERS)}", flush=True)
-        venv = ["uv", "venv", "-q", "--python", sys.executable, str(python.parent.parent)]
-        subprocess.run(venv, check=True)
-        subprocess.run(["uv", "pip", "install", "-q", "-p", str(python), *PEERS], check=True)
+        measure.environment(python.parent.parent, sys.executable, PEERS)
     return str(python)
 
 
