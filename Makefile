@@ -28,6 +28,8 @@ format:  ## sort imports and format
 bench:  ## measure beside the published packages; one table, and JSON in bench/results
 	@$(MAIN) bench/job.py
 	@$(MAIN) bench/build.py
+	@$(MAIN) bench/pods.py
+	@$(MAIN) bench/serve.py
 
 images:  ## build the base images of images/matrix.json with Docker
 	@$(MAIN) images/build.py

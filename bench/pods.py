@@ -12,6 +12,7 @@ import contextlib
 import http.client
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -46,6 +47,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--python", default="3.11")
     options = parser.parse_args()
+    if shutil.which("wrk") is None:
+        raise SystemExit("wrk is not installed; Debian has it: apt-get install wrk")
     if reason := docker_engine.absent():
         print(f"bench/pods.py is left out: {reason}")
         return

@@ -315,6 +315,24 @@ def test_a_client_that_does_not_read_holds_up_its_stream_and_not_memory(
     assert requests.get(service.url, timeout=10).text == "fine"
 
 
+def test_a_client_that_reads_slowly_and_steadily_gets_its_whole_answer(serve: Serve) -> None:
+    size = 12_000_000  # more than the kernel keeps: at first nothing more leaves the process for seconds
+    code = f"def handler(event):\n    return b'x' * {size}\n"
+    service = serve(code, "handler", env={"DHPY_STALL_TIMEOUT": "1"})
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    client.connect(service.address)
+    got = 0
+    with client:
+        client.sendall(request_bytes(Connection="close"))
+        slowly_until = time.monotonic() + 4
+        while chunk := client.recv(10_000 if time.monotonic() < slowly_until else 1_000_000):
+            got += len(chunk)
+            if time.monotonic() < slowly_until:
+                time.sleep(0.1)
+    assert size < got < size + 1000
+
+
 @pytest.mark.parametrize("handler", ["handler", "ahandler"])
 def test_a_stream_that_breaks_does_not_look_complete(serve: Serve, handler: str) -> None:
     service = serve(STREAMS, handler)

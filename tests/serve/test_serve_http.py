@@ -209,6 +209,19 @@ def test_pipelined_requests_are_answered_in_order(service: Service) -> None:
     assert bodies == [b"/slow", b"/a", b"2", b"/slow", b"/b", b"/last"]
 
 
+def test_a_head_in_a_pipeline_may_come_in_parts_while_earlier_requests_are_answered(
+    service: Service,
+) -> None:
+    with service.connect(request_bytes(path="/slow?s=3")) as client:  # longer than a head may take
+        wait_until(lambda: service.metric("dhpy_worker_requests_in_flight") == 1)
+        for part in (request_bytes() + b"GET /la", b"st HTTP/1.1\r\nHost: x\r\n\r\n"):
+            client.sendall(part)
+            time.sleep(0.1)
+        assert read_response(client)[2] == b"/slow"
+        assert read_response(client)[2] == b"/"
+        assert read_response(client)[2] == b"/last"
+
+
 def test_rubbish_after_a_request_does_not_take_its_answer(service: Service) -> None:
     answer = service.exchange(request_bytes(path="/slow") + b"\x00\x01rubbish\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200 OK")

@@ -338,16 +338,20 @@ class Connection(HttpToolsProtocol):
     def _waiting_for(self) -> tuple[str, object]:
         """What the client is to send or take next; and what changes when it makes progress with it."""
         if unread := self.transport.get_write_buffer_size():
-            return "answer", (unread, self._resumed)
+            return "answer", (unread, self._resumed, _unread_by(self.transport))
         if self.hung_up:
             return ("end", None) if self._lingers else ("", None)
         if not self.received:
             return "first", None
+        if (
+            self.flow.read_paused
+        ):  # in a pipeline, until it is its next request's turn: we keep the client waiting
+            return "", None
         if self._in_head():
             return "head", self.complete  # a head has its time as a whole: drops do not prolong it
         if self.idle():
             return ("head" if self.received > self.complete else "next"), self.complete
-        if self.flow.read_paused or not self.cycle.more_body:
+        if not self.cycle.more_body:
             return "", None
         return "body", self.received
 
@@ -371,6 +375,20 @@ class Connection(HttpToolsProtocol):
             self.transport.write_eof()
         except (OSError, RuntimeError):  # the client has reset it meanwhile
             self.transport.abort()
+
+
+def _unread_by(transport: Any) -> int:
+    """Bytes that the kernel keeps for the client, as far as it says; megabytes of them hide that one reads slowly."""
+    import fcntl  # only where somebody is waited for
+    import termios
+
+    try:
+        pending = fcntl.ioctl(
+            transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4)
+        )
+    except (AttributeError, OSError):  # not on every system
+        return 0
+    return int.from_bytes(pending, sys.byteorder)
 
 
 class _Dropped(list):  # type: ignore[type-arg]
