@@ -21,7 +21,7 @@ def stay_on_one(groups: Path = _CGROUPS) -> bool:
     if limit is None or limit > 1:
         return False
     try:
-        # The last of proc(5)'s fields are counted from the end of the name, which may hold anything.
+        # proc(5): the second field, in brackets, is a name, which may hold anything; the 39th is the CPU.
         stat = Path("/proc/thread-self/stat").read_text("latin-1").rpartition(")")[2].split()
         os.sched_setaffinity(0, {int(stat[36])})
     except (AttributeError, OSError, ValueError, IndexError):

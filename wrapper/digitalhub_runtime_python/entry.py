@@ -66,10 +66,10 @@ def job(settings: Settings) -> int:
     log.configure(settings.log_level, settings.log_format)
     if settings.cpus == "auto":
         cpus.stay_on_one()
+    from digitalhub_runtime_python.lifecycle import run_job  # on that CPU
+
     _show_at_once()
     _raise_on_sigterm()
-    from digitalhub_runtime_python.lifecycle import run_job
-
     try:
         hub = _hub(settings)
         watchdog = _watch(hub, settings)

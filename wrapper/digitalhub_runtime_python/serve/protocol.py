@@ -343,9 +343,7 @@ class Connection(HttpToolsProtocol):
             return ("end", None) if self._lingers else ("", None)
         if not self.received:
             return "first", None
-        if (
-            self.flow.read_paused
-        ):  # in a pipeline, until it is its next request's turn: we keep the client waiting
+        if self.flow.read_paused:  # its turn has not come: it is we who keep the client waiting
             return "", None
         if self._in_head():
             return "head", self.complete  # a head has its time as a whole: drops do not prolong it
@@ -378,7 +376,10 @@ class Connection(HttpToolsProtocol):
 
 
 def _unread_by(transport: Any) -> int:
-    """Bytes that the kernel keeps for the client, as far as it says; megabytes of them hide that one reads slowly."""
+    """Bytes that the kernel still has for the client; 0 where it does not say.
+
+    It takes megabytes ahead: a client may read for a minute before it asks this process for more.
+    """
     import fcntl  # only where somebody is waited for
     import termios
 
