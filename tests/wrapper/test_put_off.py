@@ -63,6 +63,26 @@ def test_msgspec_does_without_typing_extensions_which_is_there_for_others() -> N
     )
 
 
+def test_the_platform_of_a_context_imports_no_http_before_it_calls_somebody() -> None:
+    run(
+        """
+        import sys
+        from digitalhub_runtime_python.imports import without
+        with without("http.client"):
+            import nuclio_sdk
+        from digitalhub_runtime_python import context
+        from digitalhub_runtime_python.nuclio import functions
+        context.make_context(lambda: None, lambda: None)
+        options = {"platform-kind": "local", "namespace": "n", "worker-id": "0"}
+        platform = functions.make_context(options, None, None).platform
+        assert "http.client" not in sys.modules
+        import http.client
+        connection = platform._connection_provider("127.0.0.1:1", timeout=3)
+        assert isinstance(connection, http.client.HTTPConnection) and connection.timeout == 3
+        """
+    )
+
+
 def test_a_handler_may_call_another_function_although_http_was_put_off() -> None:
     run(
         """

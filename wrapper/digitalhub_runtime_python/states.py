@@ -33,6 +33,9 @@ SDK_STATES = frozenset(
 MERGES = "DHPY-Merges-Status"
 """Header of the embedded control plane's answer to a run's PUT: nothing older is written over that status."""
 
+MERGED = ("results", "outputs")
+"""Keys of a status that are merged entry by entry; every other reported key replaces."""
+
 ENDED = frozenset({"COMPLETED", "ERROR", "STOPPED", "CANCELLED", "DELETED"})
 """No move leads out of these; a wait ends here."""
 

@@ -24,13 +24,11 @@ from digitalhub_runtime_python.outputs import Output
 from digitalhub_runtime_python.report import first_line, text_of
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.spec import RunSpec
+from digitalhub_runtime_python.states import MERGED
 
 logger = logging.getLogger(__name__)
 
-MERGED = ("results", "outputs")
-"""Keys of a status that are merged entry by entry; every other reported key replaces."""
-
-_FINAL = {"results", "outputs", "error"}
+_FINAL = {*MERGED, "error"}
 
 
 class CoreHub:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Callable
 
 from digitalhub_runtime_python.errors import PlatformFault
+from digitalhub_runtime_python.states import MERGED
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,6 @@ def _has(there: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
             continue
         if key not in there:
             return False
-        if key in ("results", "outputs") and not set(value) <= set(there[key] or {}):
+        if key in MERGED and not set(value) <= set(there[key] or {}):
             return False
     return True

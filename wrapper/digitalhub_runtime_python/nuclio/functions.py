@@ -184,6 +184,7 @@ def make_context(
         platform=nuclio_sdk.Platform(
             options["platform-kind"],
             namespace=options["namespace"],
+            connection_provider=context.connect,
             on_control_callback=acknowledge,
         ),
         worker_id=options["worker-id"],  # text, as the processor gives it

@@ -367,7 +367,6 @@ class Connection(HttpToolsProtocol):
         """
         self.hung_up = self._lingers = True
         self.pipeline.clear()
-        self._unset_keepalive_if_required()
         self.flow.resume_reading()
         try:
             self.transport.write_eof()

@@ -85,9 +85,9 @@ class _LateHub:
 class Platform(nuclio_sdk.Platform):  # type: ignore[misc]
     """Nuclio's platform, with the addresses of functions that have no name of Nuclio's."""
 
-    def __init__(self, addresses: dict[str, str]) -> None:
-        in_cluster = "KUBERNETES_SERVICE_HOST" in os.environ
-        super().__init__("kube" if in_cluster else "local", connection_provider=_connect)
+    def __init__(self, addresses: dict[str, str], *, in_cluster: bool) -> None:
+        kind = "kube" if in_cluster else "local"
+        super().__init__(kind, connection_provider=context.connect)
         self._addresses = addresses
 
     def _get_function_url(
@@ -95,12 +95,6 @@ class Platform(nuclio_sdk.Platform):  # type: ignore[misc]
     ) -> str:
         address = self._addresses.get(service_name_override or function_name)
         return address or str(super()._get_function_url(function_name, service_name_override))
-
-
-def _connect(*args: Any, **kwargs: Any) -> Any:
-    import http.client  # for the few functions that call others
-
-    return http.client.HTTPConnection(*args, **kwargs)
 
 
 def main(
@@ -112,7 +106,8 @@ def main(
     os.setpgid(0, 0)
     loop = _new_loop()
     asyncio.set_event_loop(loop)
-    platform = Platform(dict(service.serve.addresses))
+    in_cluster = service.settings.in_cluster
+    platform = Platform(dict(service.serve.addresses), in_cluster=in_cluster)
     hub = _LateHub(service.make_hub)
     started = False
     if isinstance(sys.stdout, io.TextIOWrapper):
