@@ -228,13 +228,11 @@ def main() -> None:
         return
     with docker_engine.engine() as host:
         os.environ["DOCKER_HOST"] = host
-        import bases
+        from parts import BaseImages
 
-        bases.ensure(python)
+        image = BaseImages()
         for flavour in ("slim", "full"):
-            command = [sys.executable, "images/build.py", "--python", python, "--flavour", flavour]
-            command += ["--network", "host", "--docker", docker_engine.debian_client()]
-            subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+            image(python, flavour)
         report(python)
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import statistics
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,25 @@ def environment(folder: Path, python: str, packages: list[str]) -> None:
     interpreter = str(part / "bin" / "python")
     subprocess.run([uv, "pip", "install", "-q", "-p", interpreter, *packages], check=True)
     part.rename(folder)
+
+
+def wrk(url: str, body: str | None, content_type: str, connections: int, seconds: float) -> str:
+    """What wrk prints of a load of POSTs on one thread.
+
+    Args:
+        body: an expression of Lua; None for an empty body.
+    """
+    lines = ["wrk.method = 'POST'"]
+    if body is None:
+        lines += ["wrk.headers['Content-Length'] = '0'"]
+    else:
+        lines += [f"wrk.body = {body}", f"wrk.headers['Content-Type'] = '{content_type}'"]
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write("\n".join(lines))
+        script.flush()
+        command = ["wrk", "--latency", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s"]
+        command += ["--timeout", "30s", "-s", script.name, url]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def median(samples: list[Sample], figure: str) -> float:

@@ -177,23 +177,8 @@ def load(took: Figures, port: int, workers: list[int], everyone: list[int], opti
 
 
 def wrk(port: int, seconds: float, connections: int) -> str:
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(
-            f"wrk.method = 'POST'\nwrk.body = '{BODY}'\nwrk.headers['Content-Type'] = 'application/json'\n"
-        )
-        script.flush()
-        command = [
-            "wrk",
-            "--latency",
-            "-t1",
-            f"-c{connections}",
-            f"-d{max(1, round(seconds))}s",
-            "-s",
-            script.name,
-        ]
-        return subprocess.run(
-            [*command, f"http://127.0.0.1:{port}/"], capture_output=True, text=True, check=True
-        ).stdout
+    url = f"http://127.0.0.1:{port}/"
+    return measure.wrk(url, f"'{BODY}'", "application/json", connections, seconds)
 
 
 def milliseconds(text: str) -> float:

@@ -137,11 +137,7 @@ def answers(port: int) -> bool:
 
 
 def rate(port: int) -> float:
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(f"wrk.method='POST'; wrk.body='{BODY}'; wrk.headers['Content-Type']='application/json'\n")  # fmt: skip
-        script.flush()
-        command = ["wrk", "-t1", "-c8", "-d8", "-s", script.name, f"http://127.0.0.1:{port}/"]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    said = measure.wrk(f"http://127.0.0.1:{port}/", f"'{BODY}'", "application/json", 8, 8)
     if "Non-2xx" in said or "Socket errors" in said:
         raise SystemExit(said)
     return float(re.findall(r"Requests/sec:\s+([\d.]+)", said)[0])

@@ -224,19 +224,11 @@ def _wait(process: subprocess.Popen, port: int) -> None:
 def load(url: str, kind: str, connections: int, seconds: float) -> Figures:
     """What wrk measures."""
     body = BODIES[kind]
-    lines = ['wrk.method = "POST"']
     if isinstance(body, int):
-        lines += [f'wrk.body = string.rep("x", {body})', 'wrk.headers["Content-Type"] = "application/octet-stream"']  # fmt: skip
-    elif body is not None:
-        lines += [f"wrk.body = '{body}'", 'wrk.headers["Content-Type"] = "application/json"']
+        text = measure.wrk(url, f"string.rep('x', {body})", "application/octet-stream", connections, seconds)  # fmt: skip
     else:
-        lines += ['wrk.headers["Content-Length"] = "0"']
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write("\n".join(lines))
-        script.flush()
-        command = ["wrk", "--latency", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s"]
-        command += ["--timeout", "30s", "-s", script.name, url]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        quoted = None if body is None else f"'{body}'"
+        text = measure.wrk(url, quoted, "application/json", connections, seconds)
     if " requests in" not in text or "nan" in text:
         raise SystemExit(f"{url} does not answer {kind} under load:\n{text}")
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1])
