@@ -18,8 +18,8 @@ import click
 from digitalhub_python_control import daemon
 from digitalhub_python_control.clientenv import client_environment, foreign_variables
 from digitalhub_python_control.settings import ControlSettings
+from digitalhub_runtime_python.error_report import summary
 from digitalhub_runtime_python.errors import PlatformFault, UsageFault
-from digitalhub_runtime_python.report import summary
 from digitalhub_runtime_python.states import ENDED
 
 _EXAMPLE = "dhpy exec -- python my_script.py"

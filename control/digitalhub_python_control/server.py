@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from digitalhub_python_control.app import create_app
-from digitalhub_python_control.objects import Objects
+from digitalhub_python_control.api.app import create_app
+from digitalhub_python_control.files.objects import Objects
 from digitalhub_python_control.settings import ControlSettings
-from digitalhub_python_control.store import Store
-from digitalhub_python_control.vault import open_vault
+from digitalhub_python_control.store.store import Store
+from digitalhub_python_control.store.vault import open_vault
 from digitalhub_runtime_python.errors import EXIT_OK, Fault, PlatformFault
 
 if TYPE_CHECKING:
-    from digitalhub_python_control.reconcile import Reconciler
+    from digitalhub_python_control.running.reconcile import Reconciler
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ def _sweep(objects: Objects) -> None:
 
 
 def _reconciler(store: Store, settings: ControlSettings) -> Reconciler | None:
-    name = "digitalhub_python_control.reconcile"
+    name = "digitalhub_python_control.running.reconcile"
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as exc:

@@ -10,7 +10,7 @@ from postgres import postgresql
 from serving import Plane, Process, server_process, serving, settings_in
 from sqlalchemy import create_engine
 
-from digitalhub_python_control.database import metadata
+from digitalhub_python_control.store.database import metadata
 
 
 def pytest_configure(config: pytest.Config) -> None:

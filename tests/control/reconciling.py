@@ -8,12 +8,12 @@ import time
 import uuid
 from pathlib import Path
 
-from digitalhub_python_control import times
-from digitalhub_python_control.engines.process import ProcessEngine
-from digitalhub_python_control.reconcile import Reconciler
+from digitalhub_python_control.running.engines.process import ProcessEngine
+from digitalhub_python_control.running.reconcile import Reconciler
 from digitalhub_python_control.settings import ControlSettings
-from digitalhub_python_control.store import RunRecord, Store
-from digitalhub_python_control.vault import Vault
+from digitalhub_python_control.store import times
+from digitalhub_python_control.store.store import RunRecord, Store
+from digitalhub_python_control.store.vault import Vault
 from digitalhub_runtime_python.states import ENDED
 
 STANDIN = [sys.executable, "-I", "-S", str(Path(__file__).with_name("standin.py"))]

@@ -21,11 +21,11 @@ import httpx
 import pytest
 import uvicorn
 
-from digitalhub_python_control.app import create_app
+from digitalhub_python_control.api.app import create_app
 from digitalhub_python_control.clientenv import client_environment
 from digitalhub_python_control.settings import ControlSettings
-from digitalhub_python_control.store import Store
-from digitalhub_python_control.vault import open_vault
+from digitalhub_python_control.store.store import Store
+from digitalhub_python_control.store.vault import open_vault
 
 PATIENCE = 60
 SOURCE = {

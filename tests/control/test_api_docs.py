@@ -8,9 +8,10 @@ from pathlib import Path
 from serving import settings_in
 from starlette.routing import Route
 
-from digitalhub_python_control import app, settings
-from digitalhub_python_control.entities import TYPES
-from digitalhub_python_control.store import Store
+from digitalhub_python_control import settings
+from digitalhub_python_control.api import app
+from digitalhub_python_control.store.entities import TYPES
+from digitalhub_python_control.store.store import Store
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "api.md").read_text("utf-8")
 

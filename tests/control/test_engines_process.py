@@ -15,8 +15,8 @@ import pytest
 from serving import Process, reference, run_of, server_process, wait_until
 
 from digitalhub_python_builder.interpreters import list_interpreters
-from digitalhub_python_control.engines import ENGINES, how_it_ended, load, processes
-from digitalhub_python_control.engines.process import ignored_parameters
+from digitalhub_python_control.running.engines import ENGINES, how_it_ended, load, processes
+from digitalhub_python_control.running.engines.process import ignored_parameters
 from digitalhub_runtime_python.errors import UsageFault
 from digitalhub_runtime_python.spec import PYTHON_VERSIONS
 from digitalhub_runtime_python.states import ENDED

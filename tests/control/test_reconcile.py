@@ -277,7 +277,7 @@ def test_secrets_of_the_control_plane_do_not_reach_a_run(store, settings, monkey
 def test_an_action_that_the_engine_cannot_do_says_what_can(
     reconciler, store, settings, monkeypatch
 ):
-    from digitalhub_python_control.engines.process import ProcessEngine
+    from digitalhub_python_control.running.engines.process import ProcessEngine
 
     monkeypatch.setattr(ProcessEngine, "actions", frozenset({"job", "serve"}))
     run = wait_ended(store, new_run(store, settings, action="build"))

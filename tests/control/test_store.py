@@ -12,13 +12,13 @@ import pytest
 from serving import settings_in
 from sqlalchemy import select
 
-from digitalhub_python_control import times
-from digitalhub_python_control.blobs import Blobs
-from digitalhub_python_control.database import about, secret_values
-from digitalhub_python_control.entities import Entity, new_entity
-from digitalhub_python_control.objects import Condition, ConditionError, Objects
-from digitalhub_python_control.store import DuplicateError, Store
-from digitalhub_python_control.vault import Vault, open_vault
+from digitalhub_python_control.files.blobs import Blobs
+from digitalhub_python_control.files.objects import Condition, ConditionError, Objects
+from digitalhub_python_control.store import times
+from digitalhub_python_control.store.database import about, secret_values
+from digitalhub_python_control.store.entities import Entity, new_entity
+from digitalhub_python_control.store.store import DuplicateError, Store
+from digitalhub_python_control.store.vault import Vault, open_vault
 from digitalhub_runtime_python.errors import PlatformFault, UsageFault
 
 

@@ -20,11 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from digitalhub_runtime_python import arguments
+from digitalhub_runtime_python.calls import binding, multipart, replies
+from digitalhub_runtime_python.calls.encoding import encode_event, encode_json
+from digitalhub_runtime_python.calls.event import RequestEvent, canonical_name, decode_json
 from digitalhub_runtime_python.errors import ArgumentFault, OutputFault
 from digitalhub_runtime_python.lifecycle import ReadyFunction
-from digitalhub_runtime_python.serve import binding, multipart, openapi, replies
-from digitalhub_runtime_python.serve.encoding import encode_event, encode_json
-from digitalhub_runtime_python.serve.event import RequestEvent, canonical_name, decode_json
+from digitalhub_runtime_python.serve import openapi
 from digitalhub_runtime_python.settings import ServeSettings
 from digitalhub_runtime_python.spec import RunSpec, SourceSpec
 
@@ -381,7 +382,7 @@ def test_a_setting_that_cannot_be_is_named() -> None:
 def test_async_is_known_through_partials_and_callables() -> None:
     import functools
 
-    from digitalhub_runtime_python.serve.handling import is_async
+    from digitalhub_runtime_python.calls.handling import is_async
 
     async def coroutine(): ...
     async def generator():

@@ -140,7 +140,7 @@ def _watch(hub: Hub, settings: Settings) -> threading.Timer | None:
         return None
 
     def expire() -> None:
-        from digitalhub_runtime_python import report
+        from digitalhub_runtime_python import error_report
 
         fault = DeadlineFault(
             "deadline/passed",
@@ -149,9 +149,12 @@ def _watch(hub: Hub, settings: Settings) -> threading.Timer | None:
         )
         try:
             frame = sys._current_frames().get(threading.main_thread().ident or 0)
-            error = {**report.describe(fault), "traceback": report.stack_text(frame) + _line(fault)}
+            error = {
+                **error_report.describe(fault),
+                "traceback": error_report.stack_text(frame) + _line(fault),
+            }
             _say(error["traceback"], settings)
-            hub.report({"error": report.redact(error, settings.secret_values())})
+            hub.report({"error": error_report.redact(error, settings.secret_values())})
         except Fault as undelivered:
             sys.stderr.write(_line(undelivered))
         finally:

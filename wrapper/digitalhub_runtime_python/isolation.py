@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Optional
 
-from digitalhub_runtime_python.report import is_below
+from digitalhub_runtime_python.error_report import is_below
 
 LOCK = threading.RLock()
 """sys.path and sys.modules belong to the whole process: one run at a time changes them."""

@@ -17,11 +17,11 @@ from typing import Any, Callable
 from digitalhub_runtime_python import (
     arguments,
     context,
+    error_report,
     invoke,
     isolation,
     loading,
     outputs,
-    report,
     sources,
 )
 from digitalhub_runtime_python.errors import (
@@ -98,7 +98,7 @@ def run_job(
         except BaseException as exc:  # noqa: BLE001 - reported, and handed to the caller as it is
             secrets = settings.secret_values(run.secrets if run else ())
             outcome.error, outcome.exit_status = exc, exit_status(exc)
-            error = report.redact(report.describe(exc, root), secrets)
+            error = error_report.redact(error_report.describe(exc, root), secrets)
             outcome.status["error"] = {**error, "exit_status": outcome.exit_status}
     # A platform that did not give the run takes no report of it either.
     if run is not None or type(outcome.error) is not PlatformFault:
@@ -146,11 +146,11 @@ def prepared(
 
 def exit_status(exc: BaseException) -> int:
     """The status to exit with for what a run raised (the table of errors.py)."""
-    if report.is_a(exc, Fault):
+    if error_report.is_a(exc, Fault):
         return exc.exit_status
-    if report.is_a(exc, KeyboardInterrupt):
+    if error_report.is_a(exc, KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    if report.is_a(exc, Terminated):
+    if error_report.is_a(exc, Terminated):
         return 128 + exc.signal
     return HandlerFault.exit_status if loading.raised_by_import(exc) else EXIT_USER_ERROR
 
@@ -239,7 +239,7 @@ def _resolve_inputs(hub: Hub, run: RunSpec, signature: arguments.Signature) -> d
             raise ArgumentFault(
                 "arguments/input",
                 f"{name!r}: the input {value!r} cannot be loaded as {form}: "
-                f"{type(exc).__name__}: {report.first_line(exc)}",
+                f"{type(exc).__name__}: {error_report.first_line(exc)}",
                 "Check what is stored there.",
             ) from exc
 

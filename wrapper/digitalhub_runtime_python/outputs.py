@@ -11,8 +11,8 @@ from typing import Any, Callable
 
 from digitalhub_runtime_python import formats
 from digitalhub_runtime_python.decorator import OutputDeclaration
+from digitalhub_runtime_python.error_report import text_of
 from digitalhub_runtime_python.errors import Fault, OutputFault
-from digitalhub_runtime_python.report import text_of
 from digitalhub_runtime_python.spec import RunSpec
 
 logger = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from digitalhub_runtime_python.error_report import first_line, text_of
 from digitalhub_runtime_python.errors import (
     ArgumentFault,
     EnvironmentFault,
@@ -21,7 +22,6 @@ from digitalhub_runtime_python.errors import (
 )
 from digitalhub_runtime_python.hub.client import CoreClient
 from digitalhub_runtime_python.outputs import Output
-from digitalhub_runtime_python.report import first_line, text_of
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.spec import RunSpec
 from digitalhub_runtime_python.states import MERGED
@@ -141,7 +141,7 @@ class CoreHub:
             written = self._deliver(status, self._settings.report_timeout)
             may_be_lost = self._settings.in_cluster and not self._client.merges
             if may_be_lost and _FINAL & status.keys():
-                from digitalhub_runtime_python.hub.lasting import make_last
+                from digitalhub_runtime_python.hub.confirming import make_last
 
                 make_last(status, written, self._read, lambda: self._write(status))
         except (Terminated, KeyboardInterrupt):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from digitalhub_runtime_python.calls.replies import Reply, problem_reply, to_reply
 from digitalhub_runtime_python.errors import OutputFault
 from digitalhub_runtime_python.nuclio.functions import Function
-from digitalhub_runtime_python.serve.replies import Reply, problem_reply, to_reply
 
 Answered = list[tuple[Any, Reply]]
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import nuclio_sdk
 
-from digitalhub_runtime_python.serve.event import Headers, RequestEvent
+from digitalhub_runtime_python.calls.event import Headers, RequestEvent
 
 _EPOCH = datetime.datetime(1970, 1, 1)
 _triggers: dict[tuple[Any, Any], Any] = {}

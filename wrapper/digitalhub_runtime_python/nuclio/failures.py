@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from digitalhub_runtime_python import report
+from digitalhub_runtime_python import error_report
 from digitalhub_runtime_python.errors import EXIT_USER_ERROR, Fault, HandlerFault
 from digitalhub_runtime_python.nuclio.wire import Outbox
 
@@ -25,7 +25,9 @@ def give_up(exc: BaseException, logger: Any) -> int:
     from digitalhub_runtime_python import loading
     from digitalhub_runtime_python.settings import Settings
 
-    error = report.redact(report.describe(exc), Settings.from_env(os.environ).secret_values())
+    error = error_report.redact(
+        error_report.describe(exc), Settings.from_env(os.environ).secret_values()
+    )
     code = f" [{error['code']}]" if error.get("code") else ""
     text = error.get("traceback") or f"{exc}{code}\n"
     with contextlib.suppress(OSError):

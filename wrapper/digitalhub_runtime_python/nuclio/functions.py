@@ -17,10 +17,10 @@ import nuclio_sdk
 
 from digitalhub_runtime_python import context
 from digitalhub_runtime_python.arguments import Arguments
+from digitalhub_runtime_python.calls import replies
+from digitalhub_runtime_python.calls.handling import Handling, is_async
+from digitalhub_runtime_python.calls.replies import Reply
 from digitalhub_runtime_python.errors import HandlerFault, UsageFault
-from digitalhub_runtime_python.serve import replies
-from digitalhub_runtime_python.serve.handling import Handling, is_async
-from digitalhub_runtime_python.serve.replies import Reply
 
 if TYPE_CHECKING:
     from digitalhub_runtime_python.hub import Hub
@@ -120,13 +120,13 @@ def _load_plain(handler: str, the_context: Any, finish: Finish) -> Function:
 def _load_own(
     the_context: Any, finish: Finish, stack: ExitStack, environ: Mapping[str, str]
 ) -> Function:
-    from digitalhub_runtime_python import lifecycle, report, sources
-    from digitalhub_runtime_python.serve.binding import make_binder
-    from digitalhub_runtime_python.serve.command import make_hub
+    from digitalhub_runtime_python import error_report, lifecycle, sources
+    from digitalhub_runtime_python.calls.binding import make_binder
+    from digitalhub_runtime_python.hub.opening import open_hub
     from digitalhub_runtime_python.settings import Settings
 
     settings = Settings.from_env(environ)
-    hub = _given(environ) or make_hub(settings)
+    hub = _given(environ) or open_hub(settings)
     run = hub.load_run()
     place = stack.enter_context(lifecycle.workspace(settings))
     code = sources.fetch(run.source, place / "code", settings)
@@ -150,7 +150,7 @@ def _load_own(
         make_binder(ready, run),
         names=[o for o in ready.outputs if isinstance(o, str)],
         root=code.root,
-        redact=lambda error: report.redact(error, secrets),
+        redact=lambda error: error_report.redact(error, secrets),
     )
     return Function(calling, takes_batches=False, wants_loop=is_async(ready.handler))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from digitalhub_runtime_python.serve.replies import Reply
+from digitalhub_runtime_python.calls.replies import Reply
 
 START = b"s\n"
 STREAM_END = b"e\n"

@@ -9,9 +9,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from digitalhub_runtime_python.calls.replies import Reply
 from digitalhub_runtime_python.nuclio import packets
 from digitalhub_runtime_python.nuclio.wire import Outbox
-from digitalhub_runtime_python.serve.replies import Reply
 
 logger = logging.getLogger(__name__)
 

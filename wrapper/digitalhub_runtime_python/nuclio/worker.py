@@ -15,13 +15,13 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import ExitStack
 from typing import Any
 
-from digitalhub_runtime_python import report
+from digitalhub_runtime_python import error_report
+from digitalhub_runtime_python.calls.replies import problem_reply
 from digitalhub_runtime_python.errors import EXIT_OK
 from digitalhub_runtime_python.nuclio import batches, failures, functions, logs, packets, wire
 from digitalhub_runtime_python.nuclio.events import Reader
 from digitalhub_runtime_python.nuclio.signals import Signals
 from digitalhub_runtime_python.nuclio.streams import Stream
-from digitalhub_runtime_python.serve.replies import problem_reply
 
 EXIT_DISCONNECTED = 1
 ACKNOWLEDGED = ("kafka", "kafka-cluster", "kinesis", "v3ioStream", "eventhub", "nats", "rabbit-mq")
@@ -185,7 +185,7 @@ class Worker:
         try:
             self._loop.finish_soon(self._context.platform._on_signal(callback_type=kind))
         except Exception as exc:  # noqa: BLE001 - the end must come in any case
-            self.logger.error_with(f"The {kind} callback failed", error=report.describe(exc))
+            self.logger.error_with(f"The {kind} callback failed", error=error_report.describe(exc))
 
     def _end(self, cause: Exception) -> int:
         if not self._signals.ending:

@@ -14,7 +14,7 @@ from digitalhub.entities._processors.processors import context_processor
 from digitalhub.runtimes._base import Runtime
 from digitalhub.runtimes.builder import RuntimeBuilder
 
-from digitalhub_runtime_python import lifecycle, report
+from digitalhub_runtime_python import error_report, lifecycle
 from digitalhub_runtime_python.errors import PlatformFault, UsageFault
 from digitalhub_runtime_python.sdk import compat, kinds, requirements
 from digitalhub_runtime_python.sdk.current import current_run
@@ -69,10 +69,10 @@ def execute(run: Any) -> lifecycle.Outcome:
     try:
         outcome = _walk(run)
     except BaseException as exc:  # noqa: BLE001 - before the walk began; a run must not stay RUNNING for it
-        outcome = lifecycle.Outcome({"error": report.describe(exc)}, exc)
+        outcome = lifecycle.Outcome({"error": error_report.describe(exc)}, exc)
     error = outcome.status.get("error")
     if error:
-        outcome.status["message"] = report.summary(error)
+        outcome.status["message"] = error_report.summary(error)
     return outcome
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from digitalhub.factory.entity import entity_factory
 from digitalhub.utils.exceptions import BackendError, EntityNotExistsError
 
-from digitalhub_runtime_python import report
+from digitalhub_runtime_python import error_report
 from digitalhub_runtime_python.sdk import compat
 from digitalhub_runtime_python.sdk.service import service_url
 from digitalhub_runtime_python.states import ENDED
@@ -90,7 +90,7 @@ def show_error(run: Any) -> None:
     """Log why a run failed: the user's own error, where it was reported, before the platform's words."""
     error = run.status.error if isinstance(run.status.error, dict) else {}
     platforms = run.status.message or "no reason is known; see run.logs()"
-    message = report.summary(error) if error else platforms
+    message = error_report.summary(error) if error else platforms
     logger.error(
         "run %s failed: %s", run.id, "\n".join([message, error.get("traceback") or ""]).strip()
     )

@@ -7,10 +7,10 @@ import logging
 import time
 from typing import Any
 
-from digitalhub_runtime_python.serve.event import RequestEvent
+from digitalhub_runtime_python.calls.event import RequestEvent
+from digitalhub_runtime_python.calls.replies import Reply, problem_reply
 from digitalhub_runtime_python.serve.handover import Job, Runner
 from digitalhub_runtime_python.serve.protocol import FrontState
-from digitalhub_runtime_python.serve.replies import Reply, problem_reply
 
 logger = logging.getLogger(__name__)
 

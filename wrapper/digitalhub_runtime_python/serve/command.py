@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from digitalhub_runtime_python import cpus, log
 from digitalhub_runtime_python.errors import Fault, UsageFault
 from digitalhub_runtime_python.hub import Hub
+from digitalhub_runtime_python.hub.opening import open_hub
 from digitalhub_runtime_python.imports import load_msgspec, without
 from digitalhub_runtime_python.lifecycle import exit_status, workspace
 from digitalhub_runtime_python.settings import ServeSettings, Settings
@@ -38,7 +39,7 @@ def main(argv: list[str], environ: Mapping[str, str] = os.environ) -> int:
     log.configure(settings.log_level, settings.log_format)
     if settings.cpus == "auto":
         cpus.stay_on_one()
-    return serve_run(lambda: make_hub(settings), settings, serve, debug=debug)
+    return serve_run(lambda: open_hub(settings), settings, serve, debug=debug)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,17 +65,6 @@ _VARIABLES = {
     "workers": "DHPY_WORKERS",
 }
 """Option -> the variable that it goes before, with whose limits."""
-
-
-def make_hub(settings: Settings) -> Hub:
-    """The hub that the settings name: a run's file, or the platform."""
-    if settings.run_file is not None:
-        from digitalhub_runtime_python.hub.offline import OfflineHub
-
-        return OfflineHub(settings.run_file, settings.workspace / "outputs")
-    from digitalhub_runtime_python.hub.core import CoreHub
-
-    return CoreHub(settings)
 
 
 def serve_run(
@@ -152,7 +142,7 @@ def _import_engine() -> None:
 
 def _fetch(hub: Hub, place: Path, settings: Settings) -> tuple[RunSpec, Fetched]:
     """The run and its code; a failure is reported to the hub."""
-    from digitalhub_runtime_python import report, sources
+    from digitalhub_runtime_python import error_report, sources
 
     run: RunSpec | None = None
     try:
@@ -160,7 +150,7 @@ def _fetch(hub: Hub, place: Path, settings: Settings) -> tuple[RunSpec, Fetched]
         code = sources.fetch(run.source, place, settings)
     except BaseException as exc:
         secrets = settings.secret_values(run.secrets if run else ())
-        error = report.redact(report.describe(exc), secrets)
+        error = error_report.redact(error_report.describe(exc), secrets)
         if run is not None:
             hub.report({"error": {**error, "exit_status": exit_status(exc)}})
         raise

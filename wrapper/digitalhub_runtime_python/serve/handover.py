@@ -17,9 +17,9 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from digitalhub_runtime_python.serve.event import RequestEvent
-from digitalhub_runtime_python.serve.handling import Handling
-from digitalhub_runtime_python.serve.replies import Reply
+from digitalhub_runtime_python.calls.event import RequestEvent
+from digitalhub_runtime_python.calls.handling import Handling
+from digitalhub_runtime_python.calls.replies import Reply
 from digitalhub_runtime_python.serve.streams import Outbox, Stream
 
 logger = logging.getLogger(__name__)

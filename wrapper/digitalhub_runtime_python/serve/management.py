@@ -19,7 +19,8 @@ from typing import Any
 import uvicorn
 from uvicorn.server import Server
 
-from digitalhub_runtime_python.serve import board, metrics, openapi, page, problems
+from digitalhub_runtime_python.calls import problems
+from digitalhub_runtime_python.serve import board, metrics, openapi, page
 from digitalhub_runtime_python.serve.protocol import Connection, FrontState
 from digitalhub_runtime_python.settings import ServeSettings
 

@@ -11,7 +11,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from digitalhub_runtime_python.serve import problems
+from digitalhub_runtime_python.calls import problems
 
 if TYPE_CHECKING:
     from digitalhub_runtime_python.serve.board import Slot

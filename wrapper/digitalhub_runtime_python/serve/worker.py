@@ -22,16 +22,16 @@ from typing import Any, Callable
 
 import nuclio_sdk
 
-from digitalhub_runtime_python import context, lifecycle, report
+from digitalhub_runtime_python import context, error_report, lifecycle
 from digitalhub_runtime_python.arguments import Arguments
+from digitalhub_runtime_python.calls.binding import make_binder
+from digitalhub_runtime_python.calls.event import TRIGGER
+from digitalhub_runtime_python.calls.handling import Handling, is_async
 from digitalhub_runtime_python.hub import Hub
 from digitalhub_runtime_python.outputs import Output
 from digitalhub_runtime_python.serve import openapi
-from digitalhub_runtime_python.serve.binding import make_binder
 from digitalhub_runtime_python.serve.board import Slot
-from digitalhub_runtime_python.serve.event import TRIGGER
 from digitalhub_runtime_python.serve.front import Front
-from digitalhub_runtime_python.serve.handling import Handling, is_async
 from digitalhub_runtime_python.serve.handover import AsyncRunner, Runner, SyncRunner
 from digitalhub_runtime_python.serve.streams import Outbox
 from digitalhub_runtime_python.settings import ServeSettings, Settings
@@ -165,7 +165,7 @@ def _assemble(
         names=[d if isinstance(d, str) else d["name"] for d in ready.outputs],
         root=service.code.root,
         debug=service.debug,
-        redact=lambda error: report.redact(error, secrets),
+        redact=lambda error: error_report.redact(error, secrets),
     )
     front_loop = _new_loop()
     outbox = Outbox(front_loop)
@@ -223,12 +223,12 @@ def _report_failure(
     """Print, tell the supervisor, and write it into the run's status."""
     settings = service.settings
     secrets = settings.secret_values(service.run.secrets)
-    error = report.redact(report.describe(exc, service.code.root), secrets)
+    error = error_report.redact(error_report.describe(exc, service.code.root), secrets)
     code = f" [{error['code']}]" if error.get("code") else ""
-    shown = report.redact({"text": error.get("traceback") or f"{exc}{code}"}, secrets)
+    shown = error_report.redact({"text": error.get("traceback") or f"{exc}{code}"}, secrets)
     text = f"{shown['text'].rstrip()}\n"
     sys.stderr.write(text)
-    message = {"error": report.summary(error), "status": status, "started": started}
+    message = {"error": error_report.summary(error), "status": status, "started": started}
     control.setblocking(True)
     with contextlib.suppress(OSError):  # a supervisor that has died waits for nothing
         control.sendall(b"F" + json.dumps(message).encode())

@@ -1,0 +1,77 @@
+"""What `/metrics` answers (Prometheus): requests by area, method and status; runs by state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from digitalhub_python_control.api.web import failure
+from digitalhub_python_control.store.store import Store
+
+_AREAS = (("/api/", "api"), ("/s3", "s3"))
+_METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
+
+
+class Counters:
+    """One application's counters; its own registry, so that two of them can live in a process."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "dhpy_requests",
+            "Requests answered.",
+            ("area", "method", "status"),
+            registry=self.registry,
+        )
+        self.registry.register(self)
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        return []  # or registering would ask the database
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        runs = GaugeMetricFamily("dhpy_runs", "Runs that are stored, by state.", labels=["state"])
+        for state, count in sorted(self._store.count_runs().items()):
+            runs.add_metric([state], count)
+        yield runs
+
+
+class Counting:
+    """Middleware that counts answers."""
+
+    def __init__(self, app: ASGIApp, counters: Counters) -> None:
+        self._app = app
+        self._counters = counters
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path = scope["path"]
+        area = next((name for prefix, name in _AREAS if path.startswith(prefix)), "other")
+        # What clients make up must not make new series.
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._counters.requests.labels(area, method, message["status"]).inc()
+            await send(message)
+
+        await self._app(scope, receive, counted)
+
+
+async def respond(request: Request) -> Response:
+    """The endpoint of `/metrics`."""
+    registry = request.app.state.counters.registry
+    try:
+        content = await run_in_threadpool(generate_latest, registry)
+    except Exception as exc:  # noqa: BLE001 - answered like every other error
+        return failure(exc, "GET /metrics")
+    return Response(content, media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,207 @@
+"""Between Starlette and plain functions: a handler takes a Call and returns a value or raises.
+
+Handlers run in threads, so none blocks the event loop. JSON is Python's own `json`, not msgspec:
+both SDKs send and expect `NaN` and `Infinity`, which msgspec refuses to read and writes as null.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Callable, Union
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from digitalhub_python_control.files.objects import Objects
+from digitalhub_python_control.settings import ControlSettings
+from digitalhub_python_control.store.store import Store
+from digitalhub_runtime_python.errors import Fault, UsageFault
+
+logger = logging.getLogger(__name__)
+
+_DRAIN = 256 * 1024 * 1024
+"""Bytes of a body that is too large which are read and dropped, so that the client reads the answer
+instead of failing on a closed connection."""
+
+Json = Union["dict[str, Any]", "list[Any]", str, int, float, bool, None]
+
+
+class Refusal(Exception):
+    """An answer other than 2xx: its status and the message for the client."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request, read and parsed."""
+
+    store: Store
+    objects: Objects
+    settings: ControlSettings
+    user: str
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    """The last value of each parameter."""
+    queries: list[tuple[str, str]] = field(default_factory=list)
+    """Every parameter, repeated ones too."""
+    body: Any = None
+    base_url: str = ""
+
+    @property
+    def project(self) -> str:
+        return self.path["project"]
+
+    @property
+    def id(self) -> str:
+        return self.path["id"]
+
+    def flag(self, name: str) -> bool:
+        return self.query.get(name, "").lower() == "true"
+
+    def number(self, name: str, default: int, low: int, high: int) -> int:
+        """A whole number out of the query, brought between `low` and `high`."""
+        try:
+            value = int(self.query.get(name) or default)
+        except ValueError:
+            raise Refusal(400, f"{name} must be a whole number.") from None
+        return min(max(value, low), high)
+
+    def document(self) -> dict[str, Any]:
+        """The body, which must be a JSON object."""
+        if not isinstance(self.body, dict):
+            raise Refusal(400, f"The body must be a JSON object, not {type(self.body).__name__}.")
+        return self.body
+
+
+Handler = Callable[[Call], Union[Json, Response]]
+
+
+def answer(value: Json, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON answer; None becomes an empty body, which both SDKs read as `{}`."""
+    if value is None:
+        return Response(status_code=status)
+    return Response(json.dumps(value), status, dict(headers or {}), media_type="application/json")
+
+
+def refuse(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An error in Core's form."""
+    body = {"status": status, "message": message, "errorCode": None}
+    return Response(json.dumps(body), status, dict(headers or {}), media_type="application/json")
+
+
+def endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """A Starlette endpoint that runs `handler` in a thread."""
+
+    async def respond(request: Request) -> Response:
+        try:
+            content = await _read(request)
+            return await run_in_threadpool(_work, handler, request, content)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except Refusal as exc:
+            return refuse(exc.status, exc.message)
+        except Exception as exc:  # noqa: BLE001 - the one place that answers for what went wrong
+            return failure(exc, f"{request.method} {request.url.path}")
+
+    return respond
+
+
+def failure(exc: Exception, what: str) -> Response:
+    """The answer for a fault or for an error of ours, which is also logged."""
+    if isinstance(exc, UsageFault):
+        return refuse(400, str(exc))
+    if isinstance(exc, Fault):
+        logger.error("%s: %s [%s]", what, exc, exc.code)
+        status = 507 if exc.code == "control/disk-full" else 500
+        return refuse(status, f"{exc} [{exc.code}]")
+    mark = secrets.token_hex(4)
+    logger.error("%s failed (%s)", what, mark, exc_info=exc)
+    return refuse(500, f"Internal error; the server's log has it under {mark}.")
+
+
+def parse_json(content: bytes) -> Any:
+    """A request's body as JSON; None where there is none.
+
+    Raises:
+        Refusal: it is no JSON (400).
+    """
+    if not content.strip():
+        return None
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise Refusal(400, "The body is nested too deeply.") from None
+    except ValueError as exc:
+        raise Refusal(400, f"The body is no JSON: {exc}.") from None
+
+
+async def _read(request: Request) -> bytes:
+    limit = request.app.state.settings.max_body
+    content = bytearray()
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= limit:
+            content += chunk
+        elif size > limit + _DRAIN:
+            break
+    if size > limit:
+        raise Refusal(413, f"The body is larger than {limit} bytes. Set DHPY_MAX_BODY to allow it.")
+    return bytes(content)
+
+
+def _work(handler: Handler, request: Request, content: bytes) -> Response:
+    result = handler(_call(request, parse_json(content)))
+    return result if isinstance(result, Response) else answer(result)
+
+
+class CloseUnread:
+    """Middleware: closes a connection whose client waited for 100 Continue and got an answer.
+
+    It then sends no body; uvicorn would take its next request for that body.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        waits = scope["type"] == "http" and Headers(scope=scope).get("expect") is not None
+
+        async def received() -> Message:
+            nonlocal waits
+            waits = False
+            return await receive()
+
+        async def sent(message: Message) -> None:
+            if waits and message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        await self._app(scope, received, sent)
+
+
+def _call(request: Request, body: Any) -> Call:
+    state = request.app.state
+    queries = request.query_params.multi_items()
+    return Call(
+        store=state.store,
+        objects=state.objects,
+        settings=state.settings,
+        user=state.settings.user or "local",
+        path=request.path_params,
+        query=dict(queries),
+        queries=queries,
+        body=body,
+        base_url=str(request.base_url).rstrip("/"),
+    )

@@ -1,0 +1,1 @@
+"""Brings runs to where they should be: reconciler, launch, services, builds, and the engines that run them."""

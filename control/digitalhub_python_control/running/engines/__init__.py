@@ -1,0 +1,136 @@
+"""Starts, watches and stops runs: one module per kind of place a run can live in.
+
+The seam: a table of names and the Protocol below. An engine knows neither the store nor HTTP. Every
+call may be repeated, also by a control plane that was killed in between and started again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+from digitalhub_runtime_python.errors import UsageFault
+
+if TYPE_CHECKING:
+    from digitalhub_python_control.settings import ControlSettings
+    from digitalhub_python_control.store.store import RunRecord
+
+ENGINES = {
+    "process": "digitalhub_python_control.running.engines.process:ProcessEngine",
+    "docker": "digitalhub_python_control.running.engines.docker:DockerEngine",
+}
+"""Name -> `module:attribute` of a class that takes the settings and is a RunEngine."""
+
+# What the exit statuses of errors.py mean, for a run that could not report its error itself.
+_MEANINGS = {
+    2: "the run is not well formed",
+    10: "the code could not be fetched",
+    11: "the handler could not be imported",
+    12: "the arguments do not fit the handler",
+    13: "an output could not be stored",
+    14: "the platform could not be reached",
+    15: "the environment could not be had",
+    124: "the deadline has passed",
+    125: "it could not be started; see its log",
+    127: "the interpreter was not found; see its log",
+}
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How an attempt of a run ended."""
+
+    status: int
+    """0 is success; 128 + n stands for signal n, as in a shell."""
+    message: str = ""
+    """How it died, where the run itself could not say; empty for success."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What an engine knows about the current attempt of a run."""
+
+    phase: Literal["absent", "alive", "ended"]
+    exit: Exit | None = None
+    """Set when the attempt has ended."""
+    service: Mapping[str, Any] | None = None
+    """Of a service that answers and has no `status.service` yet: its `url` and `management_url`."""
+
+
+class RunEngine(Protocol):
+    """A place where runs live. `run.attempt` tells the attempts of one run apart."""
+
+    actions: frozenset[str]
+    """What it can do, out of `job`, `serve` and `build`."""
+    max_jobs: int
+    """How many jobs it works on at once; the others wait. Services do not count: they never end."""
+
+    def prepare(self, run: RunRecord) -> dict[str, Any]:
+        """Make what a start needs and may take minutes; called outside the reconciler's thread.
+
+        Raises:
+            Fault: it cannot be had; the message tells the user what to change.
+        """
+        ...
+
+    def start(
+        self, run: RunRecord, env: Mapping[str, str], prepared: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Start the attempt and return its handle (JSON); an attempt never runs twice."""
+        ...
+
+    def poll(self, run: RunRecord) -> Progress:
+        """Where the attempt is, found out without waiting."""
+        ...
+
+    def stop(self, run: RunRecord, *, force: bool) -> None:
+        """Ask the attempt to end, or end it; does not wait, and succeeds on what is gone."""
+        ...
+
+    def remove(self, run: RunRecord) -> None:
+        """Remove everything that all attempts of an ended run have left."""
+        ...
+
+    def log(self, run: RunRecord, line: str) -> None:
+        """Add a line of our own to the run's log."""
+        ...
+
+    def sweep(self, handles: Iterable[Mapping[str, Any]]) -> None:
+        """Remove what no run needs any more; `handles` are those of the runs that are going on."""
+        ...
+
+    def unfinished(self) -> Collection[tuple[str, str]]:
+        """Project and id of every run that has something alive here, known to the store or not."""
+        ...
+
+
+def load(name: str, settings: ControlSettings) -> RunEngine:
+    """The engine of that name.
+
+    Raises:
+        UsageFault: there is none; the message lists those that there are.
+    """
+    if name not in ENGINES:
+        raise UsageFault(
+            "usage/engine",
+            f"There is no run engine {name!r}.",
+            f"Set DHPY_ENGINE to one of {', '.join(ENGINES)}.",
+        )
+    module, _, attribute = ENGINES[name].partition(":")
+    return cast("RunEngine", getattr(importlib.import_module(module), attribute)(settings))
+
+
+def how_it_ended(status: int) -> str:
+    """An exit status in words: `killed by signal 9 (SIGKILL): …`, `exit status 12 (…)`."""
+    if status == 0:
+        return ""
+    number = status - 128
+    if number in {int(one) for one in signal.Signals}:
+        name = signal.Signals(number).name
+        more = "; often the machine was out of memory" if name == "SIGKILL" else ""
+        return f"killed by signal {number} ({name}){more}"
+    meaning = _MEANINGS.get(status)
+    return f"exit status {status} ({meaning})" if meaning else f"exit status {status}"

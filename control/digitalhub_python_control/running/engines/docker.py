@@ -1,0 +1,360 @@
+"""Runs as containers of the Docker Engine, from base images or from built ones.
+
+A container has the name of its run and attempt, so an attempt never runs twice, and a control plane
+that is started again finds it. Code, parameters and results go over the platform's API as in any
+other place: nothing is built for an edit of the code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import threading
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import docker
+import docker.errors
+import docker.types
+
+from digitalhub_python_builder import bases
+from digitalhub_python_builder.build import Options, build
+from digitalhub_python_builder.engines.docker import DockerEngine as DockerBuilder
+from digitalhub_python_control.running import logs
+from digitalhub_python_control.running.engines import (
+    Exit,
+    Progress,
+    how_it_ended,
+    process,
+    quantities,
+)
+from digitalhub_python_control.running.services import is_service
+from digitalhub_runtime_python.errors import PlatformFault, UsageFault
+from digitalhub_runtime_python.spec import FunctionSpec, RunSpec, interpreter_version
+
+if TYPE_CHECKING:
+    from digitalhub_python_control.settings import ControlSettings
+    from digitalhub_python_control.store.store import RunRecord
+
+logger = logging.getLogger(__name__)
+
+MEANINGLESS = {
+    key: process.MEANINGLESS[key]
+    for key in ("node_selector", "affinity", "tolerations", "priority_class", "profile")
+}
+MEANINGLESS["runtime_class"] = "the engine's own runtime is used"
+_INSIDE = "/run/dhpy"
+"""Where the attempt's folder is in a container: a service says there that it is up."""
+
+
+class DockerEngine:
+    """Jobs and services in containers; builds are processes, as everywhere.
+
+    Args:
+        settings: `home`, `cache` and `max_jobs` are used.
+    """
+
+    actions = frozenset({"job", "serve", "build"})
+
+    def __init__(self, settings: ControlSettings) -> None:
+        self.max_jobs = settings.max_jobs
+        self._home = settings.home
+        self._cache = settings.cache
+        self._builds = process.ProcessEngine(settings)
+        self._network = os.environ.get("DHPY_DOCKER_NETWORK", "host")
+        self._user = os.environ.get("DHPY_DOCKER_USER", "")
+        self._root = _root(os.environ.get("DHPY_DOCKER_ROOT", ""))
+        self._connection: Any = None
+        self._followed: dict[str, _Follower] = {}
+
+    def prepare(self, run: RunRecord) -> dict[str, Any]:
+        if process.is_build(run):
+            return self._builds.prepare(run)
+        self._folder(run).mkdir(parents=True, exist_ok=True, mode=0o700)
+        spec = RunSpec.from_entity(run.entity)
+        quantities.limits(spec.extra.get("resources"))
+        quantities.mounts(spec.extra.get("volumes"), run.project)
+        return {"image": self._image(run, spec)}
+
+    def _image(self, run: RunRecord, spec: RunSpec) -> str:
+        def log(line: str) -> None:
+            self.log(run, line)
+
+        python = interpreter_version(spec.python_version)
+        if spec.image is None and (spec.requirements or spec.base_image):
+            # Built once for all functions with these requirements: the code is not in it, nor a name.
+            function = FunctionSpec(
+                "environment", spec.source, spec.python_version,
+                base_image=spec.base_image, requirements=spec.requirements,
+            )  # fmt: skip
+            return build(function, Options(engine="docker"), cache=self._cache, log=log).image.reference  # fmt: skip
+        image = spec.image or bases.reference(python, "full", os.environ)
+        with contextlib.closing(DockerBuilder(os.environ)) as images:
+            return images.pull(image, log).reference
+
+    def start(
+        self, run: RunRecord, env: Mapping[str, str], prepared: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        if process.is_build(run):
+            return self._builds.start(run, env, prepared)
+        if run.attempt == 0:
+            for line in ignored_parameters(run.entity["spec"]):
+                self.log(run, line)
+        attempt = self._attempt(run)
+        # The container's user is another one, and may be any.
+        (attempt / "inside").mkdir(parents=True, exist_ok=True)
+        (attempt / "inside").chmod(0o1777)
+        name = self._name(run)
+        try:
+            self._client.containers.create(**self._options(run, env, str(prepared["image"])))
+        except docker.errors.APIError as exc:
+            if exc.status_code != 409:
+                raise _engine_fault(exc) from exc
+        try:
+            self._client.containers.get(name).start()
+        except docker.errors.APIError as exc:
+            with contextlib.suppress(docker.errors.APIError):
+                self._client.containers.get(name).remove(force=True)
+            raise _engine_fault(exc) from exc
+        (attempt / "started").touch()
+        self._follow(run)
+        return {"container": name, "attempt": run.attempt}
+
+    def poll(self, run: RunRecord) -> Progress:
+        if process.is_build(run):
+            return self._builds.poll(run)
+        attempt = self._attempt(run)
+        end = _read_exit(attempt)
+        if end is not None:
+            return Progress("ended", end)
+        if self._name(run) not in self._followed:
+            try:
+                state = self._client.containers.get(self._name(run)).status
+            except docker.errors.NotFound:
+                if not (attempt / "started").exists():
+                    return Progress("absent")
+                return Progress("ended", _write_exit(attempt, 137, "lost: its container is gone"))
+            if state == "created":
+                return Progress("absent")
+            self._follow(run)
+        announced = "service" in run.entity["status"] or not is_service(run.entity)
+        return Progress("alive", service=None if announced else _read_ready(attempt))
+
+    def stop(self, run: RunRecord, *, force: bool) -> None:
+        if process.is_build(run):
+            return self._builds.stop(run, force=force)
+        with contextlib.suppress(docker.errors.APIError):  # gone, or not running any more
+            self._client.containers.get(self._name(run)).kill("SIGKILL" if force else "SIGTERM")
+
+    def remove(self, run: RunRecord) -> None:
+        for container in self._containers(f"io.digitalhub.run={run.id}"):
+            with contextlib.suppress(docker.errors.APIError):
+                container.remove(force=True, v=True)
+        logs.remove_run_folder(self._home, run.project, run.id)
+
+    def log(self, run: RunRecord, line: str) -> None:
+        self._builds.log(run, line)
+
+    def sweep(self, handles: Iterable[Mapping[str, Any]]) -> None:
+        self._builds.sweep(handles)
+
+    def unfinished(self) -> Collection[tuple[str, str]]:
+        found = set(self._builds.unfinished())
+        with contextlib.suppress(PlatformFault, docker.errors.DockerException):
+            for container in self._containers(f"io.digitalhub.home={self._home}", running=True):
+                labels = container.labels
+                found.add((labels["io.digitalhub.project"], labels["io.digitalhub.run"]))
+        return found
+
+    def _options(self, run: RunRecord, env: Mapping[str, str], image: str) -> dict[str, Any]:
+        spec = RunSpec.from_entity(run.entity)
+        limits = quantities.limits(spec.extra.get("resources"))
+        gpus = limits.pop("gpus", 0)
+        if gpus:
+            limits["device_requests"] = [docker.types.DeviceRequest(count=gpus, capabilities=[["gpu"]])]  # fmt: skip
+        mounts = quantities.mounts(spec.extra.get("volumes"), run.project)
+        inside = docker.types.Mount(_INSIDE, str(self._attempt(run) / "inside"), type="bind")
+        return {
+            "image": image,
+            "name": self._name(run),
+            "command": [spec.action],
+            "environment": {**env, **self._service_environment(run)},
+            "labels": {
+                "io.digitalhub.run": run.id,
+                "io.digitalhub.project": run.project,
+                "io.digitalhub.home": str(self._home),
+            },
+            # The control plane listens on this machine's loopback, which no other network reaches.
+            "network_mode": self._network,
+            "mounts": [inside, *(self._mount(mount, image) for mount in mounts)],
+            "cap_drop": ["ALL"],
+            "security_opt": ["no-new-privileges"],
+            "healthcheck": {"test": ["NONE"]},
+            "detach": True,
+            **({"user": self._user} if self._user else {}),
+            **self._root,
+            **limits,
+        }
+
+    def _mount(self, mount: Mapping[str, Any], image: str) -> Any:
+        target = str(mount["target"])
+        if mount["type"] == "tmpfs":
+            return docker.types.Mount(
+                target, None, type="tmpfs", tmpfs_size=mount["size"], tmpfs_mode=0o1777
+            )
+        source = str(mount["source"]) or self._client.volumes.create().name
+        made = docker.types.Mount(target, source, type="volume")
+        # A new volume belongs to root, and functions run as somebody else.
+        self._client.containers.run(
+            image, ["1777", target], entrypoint="chmod", user="0", mounts=[made], remove=True, network_mode="none"
+        )  # fmt: skip
+        return made
+
+    def _service_environment(self, run: RunRecord) -> dict[str, str]:
+        if not is_service(run.entity):
+            return {}
+        return {
+            "DHPY_HOST": "127.0.0.1" if self._network == "host" else "0.0.0.0",  # noqa: S104 - a container's own
+            "DHPY_PORT": "0",
+            "DHPY_MANAGEMENT_PORT": "0",
+            "DHPY_WORKERS": str(run.entity["spec"].get("replicas") or 1),
+            "DHPY_READY_FILE": f"{_INSIDE}/ready",
+        }
+
+    def _follow(self, run: RunRecord) -> None:
+        name = self._name(run)
+        if name not in self._followed:
+            folder = self._folder(run)
+            self._followed[name] = _Follower(self._client, name, folder / "log", self._attempt(run))
+
+    def _containers(self, label: str, *, running: bool = False) -> list[Any]:
+        return list(self._client.containers.list(all=not running, filters={"label": label}))
+
+    @property
+    def _client(self) -> Any:
+        if self._connection is None:
+            try:
+                self._connection = docker.from_env()
+                self._connection.ping()
+            except docker.errors.DockerException as exc:
+                self._connection = None
+                raise PlatformFault(
+                    "platform/docker",
+                    f"No Docker Engine answers at {os.environ.get('DOCKER_HOST') or 'its usual socket'}.",
+                    "Start it, set DOCKER_HOST, or choose DHPY_ENGINE=process.",
+                ) from exc
+        return self._connection
+
+    def _name(self, run: RunRecord) -> str:
+        return f"dhpy-{run.id}-{run.attempt}"
+
+    def _folder(self, run: RunRecord) -> Path:
+        return logs.run_folder(self._home, run.project, run.id)
+
+    def _attempt(self, run: RunRecord) -> Path:
+        return self._folder(run) / f"attempt-{run.attempt}"
+
+
+class _Follower:
+    """Copies a container's output into the run's log, and writes down how it ended."""
+
+    def __init__(self, client: Any, name: str, log: Path, attempt: Path) -> None:
+        self._container = client.containers.get(name)
+        self._log = log
+        self._attempt = attempt
+        threading.Thread(target=self._work, name=f"follow {name}", daemon=True).start()
+
+    def _work(self) -> None:
+        try:
+            self._copy()
+            status = int(self._container.wait()["StatusCode"])
+            self._container.reload()
+            state = self._container.attrs["State"]
+            message = how_it_ended(status)
+            if state.get("OOMKilled"):
+                limit = self._container.attrs["HostConfig"].get("Memory", 0)
+                message = (
+                    f"out of memory: the container has {limit / 2**20:.0f} MiB (resources.mem)"
+                )
+            _write_exit(self._attempt, status, message)
+            with contextlib.suppress(docker.errors.APIError):
+                self._container.remove(v=True)
+        except docker.errors.NotFound:
+            _write_exit(self._attempt, 137, "lost: its container was removed")
+        except (docker.errors.DockerException, OSError):
+            logger.exception("container %s cannot be followed", self._container.name)
+
+    def _copy(self) -> None:
+        """Line by line; after a restart from the last line on that was copied."""
+        position = self._attempt / "position"
+        last = position.read_text("ascii") if position.exists() else ""
+        stream = self._container.logs(stream=True, follow=True, timestamps=True)
+        rest = b""
+        with self._log.open("ab") as log:
+            for chunk in stream:
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    moment, _, text = line.partition(b" ")
+                    # Docker writes UTC with nine digits, so that text compares as time does.
+                    if moment.decode("ascii", "replace") > last:
+                        log.write(text + b"\n")
+                if lines:
+                    log.flush()
+                    position.write_text(lines[-1].partition(b" ")[0].decode("ascii", "replace"))
+            if rest:
+                log.write(rest.partition(b" ")[2] + b"\n")
+
+
+def _root(kind: str) -> dict[str, Any]:
+    """How Docker is told what a container may write to."""
+    if kind not in ("", "writable", "read-only"):
+        raise UsageFault(
+            "usage/setting",
+            f"DHPY_DOCKER_ROOT is {kind!r}.",
+            "Use writable (the default) or read-only.",
+        )
+    return {"read_only": True, "tmpfs": {"/shared": "mode=1777"}} if kind == "read-only" else {}
+
+
+def ignored_parameters(spec: Mapping[str, Any]) -> list[str]:
+    """One line for each parameter of a run that has no meaning for a container of this machine."""
+    lines = [f"{name} is ignored: {why}." for name, why in MEANINGLESS.items() if spec.get(name)]
+    if (spec.get("resources") or {}).get("disk"):
+        lines.append("resources.disk is ignored: containers share the engine's disk.")
+    return lines
+
+
+def _engine_fault(exc: docker.errors.APIError) -> PlatformFault:
+    text = " ".join(str(exc.explanation or exc).split())
+    return PlatformFault(
+        "platform/docker",
+        f"The Docker Engine refuses the container: {text}.",
+        "Check the run's image, resources and volumes.",
+    )
+
+
+def _write_exit(attempt: Path, status: int, message: str) -> Exit:
+    end = Exit(status, message)
+    temporary = attempt / ".exit"
+    with contextlib.suppress(FileNotFoundError):  # the run was removed meanwhile
+        temporary.write_text(json.dumps([status, message]), "utf-8")
+        temporary.replace(attempt / "exit")
+    return end
+
+
+def _read_exit(attempt: Path) -> Exit | None:
+    try:
+        status, message = json.loads((attempt / "exit").read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return Exit(status, message)
+
+
+def _read_ready(attempt: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((attempt / "inside" / "ready").read_text("utf-8"))  # type: ignore[no-any-return]
+    except (FileNotFoundError, ValueError):
+        return None

@@ -1,0 +1,279 @@
+"""Runs as processes of this machine: each in its own session and folder, watched by a shell.
+
+Everything that matters is on disk, in runs/<project>/<id>/attempt-N: `started` (who runs it, made by
+exactly one process) and `exit` (how it ended). So runs go on when the control plane dies, and one
+that is started again finds them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from digitalhub_python_builder.environments import ensure_environment, ensure_runtime, prune
+from digitalhub_python_builder.interpreters import inherited_environment
+from digitalhub_python_control.running import logs
+from digitalhub_python_control.running.engines import Exit, Progress, how_it_ended, processes
+from digitalhub_python_control.running.engines.processes import Process
+from digitalhub_python_control.running.services import is_service
+from digitalhub_runtime_python.spec import RunSpec, interpreter_version
+
+if TYPE_CHECKING:
+    from digitalhub_python_control.settings import ControlSettings
+    from digitalhub_python_control.store.store import RunRecord
+
+logger = logging.getLogger(__name__)
+
+_SHIM = Path(__file__).with_name("shim.sh")
+_LOST = (
+    "lost: its process has gone without a trace, so it was killed (SIGKILL) "
+    "or the machine was restarted"
+)
+_RUNTIME = ("-m", "digitalhub_runtime_python")
+
+BUILD_COMMAND = (sys.executable, "-m", "digitalhub_python_control.running.building")
+"""A build is a process of ours, in our own environment; what it builds is not."""
+_BUILD_VARIABLES = (
+    "DOCKER_", "BUILDAH_", "CONTAINERS_", "REGISTRY_AUTH_FILE", "KANIKO_EXECUTOR",
+    "XDG_RUNTIME_DIR", "DHPY_BUILD_", "DHPY_IMAGES", "DHPY_REGISTRY",
+)  # fmt: skip
+
+MEANINGLESS = {
+    "image": "the run uses an interpreter of this machine",
+    "base_image": "the run uses an interpreter of this machine",
+    "resources": "processes of this machine share its memory, CPUs and GPUs",
+    "volumes": "a process sees the folders of this machine",
+    "node_selector": "there is one machine",
+    "affinity": "there is one machine",
+    "tolerations": "there is one machine",
+    "runtime_class": "there is no container",
+    "priority_class": "runs are started in the order of their creation",
+    "profile": "there are no resource profiles",
+}
+"""Parameters of a task that a process on this machine cannot honour, and why; said in the run's log."""
+
+
+class ProcessEngine:
+    """The engine of a laptop: no containers, no cluster.
+
+    Args:
+        settings: `home`, `cache`, `max_jobs` and `environment_days` are used.
+        command: what to run instead of the runtime, with no environment made for it.
+    """
+
+    actions = frozenset({"job", "serve", "build"})
+
+    def __init__(self, settings: ControlSettings, command: Sequence[str] | None = None) -> None:
+        self.max_jobs = settings.max_jobs
+        self._home = settings.home
+        self._cache = settings.cache
+        self._days = settings.environment_days
+        self._command = command
+        # What this process has started are its children: each must be reaped when it has ended.
+        self._spawned: dict[Path, Process] = {}
+        self._ended: list[Process] = []
+        self._claimed: dict[Path, Process] = {}
+
+    def prepare(self, run: RunRecord) -> dict[str, Any]:
+        self._folder(run).mkdir(parents=True, exist_ok=True, mode=0o700)
+        if self._command is not None:
+            return {"command": list(self._command)}
+        spec = RunSpec.from_entity(run.entity)
+        if spec.action == "build":
+            return {"command": list(BUILD_COMMAND)}
+        python = ensure_environment(
+            interpreter_version(spec.python_version),
+            # As they were sent: a string in place of a list must be refused, not taken apart.
+            run.entity["spec"].get("requirements") or (),
+            self._cache,
+            lambda line: self.log(run, line),
+        )
+        runtime = ensure_runtime(self._cache)
+        command = [str(python), *_RUNTIME, spec.action]
+        return {"command": command, "python": str(python), "runtime": str(runtime)}
+
+    def start(
+        self, run: RunRecord, env: Mapping[str, str], prepared: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        attempt, work = self._attempt(run), self._folder(run) / "work"
+        attempt.mkdir(parents=True, exist_ok=True, mode=0o700)
+        work.mkdir(exist_ok=True, mode=0o700)
+        if run.attempt == 0 and not is_build(run):
+            for line in ignored_parameters(run.entity["spec"]):
+                self.log(run, line)
+        command = ["/bin/sh", str(_SHIM), str(attempt), str(work), *prepared["command"]]
+        environment = {**self._environment(run, env, prepared), **self._service_environment(run)}
+        self._forget(attempt)
+        process = processes.spawn(command, environment, self._log_file(run))
+        self._spawned[attempt] = process
+        handle = {**process.to_json(), "attempt": run.attempt}
+        return {**handle, **{k: prepared[k] for k in ("python", "runtime") if k in prepared}}
+
+    def poll(self, run: RunRecord) -> Progress:
+        self._ended = [child for child in self._ended if processes.reap(child) is None]
+        attempt, process = self._attempt(run), self._process(run)
+        end = _read_exit(attempt)
+        if end is None and process is None:
+            return Progress("absent")
+        if end is None and process is not None:
+            if processes.is_alive(process):
+                announced = "service" in run.entity["status"] or not is_service(run.entity)
+                return Progress("alive", service=None if announced else _read_ready(attempt))
+            # It may have ended between the two looks.
+            end = _read_exit(attempt) or self._lost(run, process)
+        self._forget(attempt)
+        return Progress("ended", end)
+
+    def stop(self, run: RunRecord, *, force: bool) -> None:
+        process = self._process(run)
+        if process is not None:
+            processes.end_group(process, force=force)
+
+    def remove(self, run: RunRecord) -> None:
+        self._forget(self._attempt(run))
+        logs.remove_run_folder(self._home, run.project, run.id)
+
+    def log(self, run: RunRecord, line: str) -> None:
+        with self._log_file(run).open("a", encoding="utf-8") as file:
+            file.write(f"dhpy: {line}\n")
+
+    def sweep(self, handles: Iterable[Mapping[str, Any]]) -> None:
+        keep = [Path(h[key]) for h in handles for key in ("python", "runtime") if h.get(key)]
+        for folder in prune(self._cache, self._days, keep):
+            logger.info("removed %s: no run used it for %s days", folder, self._days)
+
+    def unfinished(self) -> Collection[tuple[str, str]]:
+        found = set()
+        for claim in (self._home / "runs").glob("*/*/attempt-*/started"):
+            process = processes.read_claim(claim)
+            unended = not (claim.parent / "exit").exists()
+            if unended and process is not None and processes.is_alive(process):
+                found.add((claim.parts[-4], claim.parts[-3]))
+        return found
+
+    def _folder(self, run: RunRecord) -> Path:
+        return logs.run_folder(self._home, run.project, run.id)
+
+    def _attempt(self, run: RunRecord) -> Path:
+        return self._folder(run) / f"attempt-{run.attempt}"
+
+    def _log_file(self, run: RunRecord) -> Path:
+        return self._folder(run) / "log"
+
+    def _process(self, run: RunRecord) -> Process | None:
+        """Who runs the attempt: who claimed it, or else who was started to."""
+        attempt = self._attempt(run)
+        claimed = self._claimed.get(attempt) or processes.read_claim(attempt / "started")
+        if claimed is not None:
+            self._claimed[attempt] = claimed
+            return claimed
+        handle = run.handle or {}
+        if handle.get("attempt") == run.attempt and "pid" in handle:
+            return Process.from_json(handle)
+        return self._spawned.get(attempt)
+
+    def _environment(
+        self, run: RunRecord, env: Mapping[str, str], prepared: Mapping[str, Any]
+    ) -> dict[str, str]:
+        mine = {
+            # What a function prints is in the log at once, and a crash of the interpreter says where.
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONFAULTHANDLER": "1",
+            "DHPY_WORKSPACE": str(self._folder(run) / "work"),
+            "DHPY_CACHE": str(self._cache),
+        }
+        environment = {**inherited_environment(os.environ), **mine, **env}
+        if is_build(run):
+            environment = {**build_environment(os.environ), **environment}
+        if "python" in prepared:
+            # Programs that the requirements bring along are found first, as in an activated
+            # environment; and the runtime before a package of the same name from an index.
+            programs = Path(prepared["python"]).parent
+            _put_first(environment, "PATH", str(programs))
+            _put_first(environment, "PYTHONPATH", prepared["runtime"])
+            environment["VIRTUAL_ENV"] = str(programs.parent)
+        return environment
+
+    def _service_environment(self, run: RunRecord) -> dict[str, str]:
+        """What a service is told: a port of its own, kept over restarts, and where to say that it is up."""
+        if not is_service(run.entity):
+            return {}
+        before = [_read_ready(self._folder(run) / f"attempt-{n}") for n in range(run.attempt)]
+        known = [urlsplit(str(ready["url"])).port for ready in before if ready]
+        return {
+            "DHPY_HOST": "127.0.0.1",
+            "DHPY_PORT": str(known[-1] if known else 0),
+            "DHPY_MANAGEMENT_PORT": "0",
+            "DHPY_WORKERS": str(run.entity["spec"].get("replicas") or 1),
+            "DHPY_READY_FILE": str(self._attempt(run) / "ready"),
+        }
+
+    def _forget(self, attempt: Path) -> None:
+        self._claimed.pop(attempt, None)
+        child = self._spawned.pop(attempt, None)
+        if child is not None:
+            self._ended.append(child)
+
+    def _lost(self, run: RunRecord, process: Process) -> Exit:
+        """How an attempt ended whose shell could not write that down; written down now."""
+        # The run is over and may be started again, so what the shell has left must not go on.
+        for pid in processes.group_members(process, f"RUN_ID={run.id}".encode()):
+            logger.warning("run %s has lost its shell; ending its process %s", run.id, pid)
+            processes.kill(pid)
+        status = processes.reap(process)
+        line = str(status) if status else f"{128 + signal.SIGKILL} {_LOST}"
+        with contextlib.suppress(OSError):
+            (self._attempt(run) / "exit").write_text(line, encoding="ascii")
+        return _exit(line)
+
+
+def is_build(run: RunRecord) -> bool:
+    return str(run.entity.get("kind", "")).startswith("python+build")
+
+
+def build_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The settings of build engines and registries, which no function's own run may see."""
+    return {name: value for name, value in environ.items() if name.startswith(_BUILD_VARIABLES)}
+
+
+def ignored_parameters(spec: Mapping[str, Any]) -> list[str]:
+    """One line for each parameter of a run that has no meaning for a process of this machine."""
+    return [
+        f"{name} is ignored: {why}."
+        for name, why in MEANINGLESS.items()
+        if any(spec[name].values() if isinstance(spec.get(name), dict) else [spec.get(name)])
+    ]
+
+
+def _read_exit(attempt: Path) -> Exit | None:
+    try:
+        return _exit((attempt / "exit").read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):
+        # A crash of the machine may leave an empty file, which says nothing.
+        return None
+
+
+def _read_ready(attempt: Path) -> dict[str, Any] | None:
+    """What a service of that attempt wrote when it answered first."""
+    try:
+        return json.loads((attempt / "ready").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _exit(line: str) -> Exit:
+    status, _, lost = line.strip().partition(" ")
+    return Exit(int(status), lost or how_it_ended(int(status)))
+
+
+def _put_first(environment: dict[str, str], name: str, folder: str) -> None:
+    rest = environment.get(name)
+    environment[name] = f"{folder}{os.pathsep}{rest}" if rest else folder

@@ -1,0 +1,72 @@
+"""Runs' folders below the home: where a run's log is, and what of it is answered."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from digitalhub_python_control.store import times
+from digitalhub_python_control.store.entities import Entity
+
+
+def run_folder(home: Path, project: str, identity: str) -> Path:
+    """The folder of a run; names and ids are checked when they are stored, so it lies in `home`."""
+    return home / "runs" / project / identity
+
+
+def remove_run_folder(home: Path, project: str, identity: str) -> None:
+    """Remove a run's folder and all in it; nothing happens where there is none."""
+    shutil.rmtree(run_folder(home, project, identity), ignore_errors=True)
+
+
+def log_items(home: Path, run: Entity, limit: int) -> list[dict[str, Any]]:
+    """The run's log as Core answers it: one item, or none where nothing was written yet.
+
+    Args:
+        limit: bytes; of a longer log the end is answered, from the start of a line.
+    """
+    path = run_folder(home, run["project"], run["id"]) / "log"
+    text, modified = _tail(path, limit)
+    if not text:
+        return []
+    project, identity = run["project"], run["id"]
+    moment = times.text(modified)
+    return [
+        {
+            "id": identity,
+            "name": identity,
+            "project": project,
+            "kind": "log",
+            "key": f"store://{project}/log/log/{identity}:{identity}",
+            "metadata": {
+                "name": identity,
+                "project": project,
+                "created": run["metadata"]["created"],
+                "updated": moment,
+            },
+            "spec": {"run": identity, "timestamp": modified // 1000},
+            "status": {"pod": identity, "container": "run", "namespace": "local", "state": "READY"},
+            "content": base64.b64encode(text.encode()).decode(),
+            "user": run["user"],
+        }
+    ]
+
+
+def _tail(path: Path, limit: int) -> tuple[str, int]:
+    """The end of a file as text, and when it was last written (microseconds)."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            start = max(0, size - limit)
+            file.seek(start)
+            content = file.read(limit)
+            modified = os.fstat(file.fileno()).st_mtime_ns // 1000
+    except FileNotFoundError:
+        return "", 0
+    if start:
+        content = content.partition(b"\n")[2] or content
+    # The SDKs decode it strictly, and a program may write any bytes.
+    return content.decode("utf-8", "replace"), modified

@@ -1,0 +1,99 @@
+"""Turns the parameters of a list request into SQL conditions, as Core reads them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from sqlalchemy import ColumnElement, Select, false, func, or_, select
+
+from digitalhub_python_control.store import times
+from digitalhub_python_control.store.database import entities
+from digitalhub_python_control.store.names import plain
+
+_EXACT_REFERENCE = re.compile(r"[^:/]+://[^/]+/[^/:]+:[^/:]+")
+_FIELDS = ("name", "kind", "user", "state", "task")
+_RANGES = ("created", "updated")
+_REFERENCES = ("function", "workflow")
+
+TAKEN = frozenset(
+    (*_FIELDS, *_RANGES, *_REFERENCES, "q", "action", "versions", "page", "size", "sort")
+)
+"""Every parameter of a list request that has a meaning."""
+
+
+def visible(plural: str, project: str | None) -> list[ColumnElement[bool]]:
+    """The conditions for entities that clients may see: runs that are being deleted are gone."""
+    conditions: list[ColumnElement[bool]] = [entities.c.type == plural]
+    if project is not None:
+        conditions.append(entities.c.project == project)
+    conditions.append(or_(entities.c.target.is_(None), entities.c.target != "DELETE"))
+    return conditions
+
+
+def listing(
+    plural: str, project: str | None, filters: Mapping[str, str], *, all_versions: bool
+) -> Select[tuple[int]]:
+    """Selects `seq` of the entities that a list request asks for.
+
+    Raises:
+        UsageFault: `created` or `updated` is no range of instants.
+    """
+    conditions, wanted = visible(plural, project), conditions_of(plural, filters)
+    if all_versions:
+        return select(entities.c.seq).where(*conditions, *wanted)
+    if "name" in filters:  # changes nothing but the time: a name's versions are one partition
+        conditions.append(entities.c.name == plain(filters["name"]))
+    # The latest version of each name first, the filters on those after: an old version that fits
+    # the filters is not an answer.
+    return latest(conditions).where(*wanted)
+
+
+def latest(conditions: list[ColumnElement[bool]]) -> Select[tuple[int]]:
+    """Selects `seq` of the latest version of each name among the entities that fit."""
+    rank = func.row_number().over(
+        partition_by=(entities.c.type, entities.c.project, entities.c.name),
+        order_by=(entities.c.created.desc(), entities.c.seq.desc()),
+    )
+    ranked = select(entities.c.seq, rank.label("rank")).where(*conditions).subquery()
+    first = select(entities.c.seq).join(ranked, ranked.c.seq == entities.c.seq)
+    return first.where(ranked.c.rank == 1)
+
+
+def conditions_of(plural: str, filters: Mapping[str, str]) -> list[ColumnElement[bool]]:
+    """One condition for each filter; an unknown value gives an empty list, never an error."""
+    if any(plain(value) != value for value in filters.values()):
+        return [false()]  # no stored text has it, and PostgreSQL would refuse it
+    conditions: list[ColumnElement[bool]] = []
+    for field in _FIELDS:
+        if field in filters:
+            conditions.append(entities.c[field] == filters[field])
+    for field in _REFERENCES:
+        if field in filters:
+            column, value = entities.c[field], filters[field]
+            exact = _EXACT_REFERENCE.fullmatch(value)
+            conditions.append(column == value if exact else column.contains(value, autoescape=True))
+    if "action" in filters and "task" not in filters:
+        conditions.append(entities.c.task.contains(filters["action"], autoescape=True))
+    if "q" in filters:
+        columns = [entities.c.id, entities.c.name]
+        if plural == "runs":
+            columns += [entities.c.function, entities.c.workflow]
+        conditions.append(or_(*(c.icontains(filters["q"], autoescape=True) for c in columns)))
+    for field in _RANGES:
+        if field in filters:
+            conditions += _range(field, filters[field])
+    return conditions
+
+
+def _range(field: str, value: str) -> list[ColumnElement[bool]]:
+    """`start[,end]`, both included."""
+    start, _, end = value.partition(",")
+    column = entities.c[field]
+    conditions: list[ColumnElement[bool]] = []
+    # Stored instants have microseconds, written ones milliseconds: the end includes its last one.
+    if start.strip():
+        conditions.append(column >= times.parse(start.strip(), field))
+    if end.strip():
+        conditions.append(column <= times.parse(end.strip(), field) + 999)
+    return conditions

@@ -1,0 +1,218 @@
+"""The event of a request: nuclio_sdk's Event, whose parts are made when they are read.
+
+Most handlers read two or three of its nineteen attributes; making all of them takes as long as
+the rest of a request.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import posixpath
+import time
+import urllib.parse
+import uuid
+from typing import Any, Callable
+
+import msgspec
+import nuclio_sdk
+
+logger = logging.getLogger(__name__)
+
+TRIGGER = nuclio_sdk.TriggerInfo("http", "http")
+
+_decode = msgspec.json.Decoder().decode
+
+
+class RequestEvent(nuclio_sdk.Event):  # type: ignore[misc]
+    """What a handler is given of a request, with the values that Nuclio's HTTP trigger sets.
+
+    Besides Nuclio's attributes: `form` (name -> text), `files` (name -> Part) and `parts` of a
+    multipart or urlencoded body.
+    """
+
+    # The same for every request of an HTTP trigger.
+    trigger = TRIGGER
+    url = ""
+    shard_id = -1
+    num_shards = 0
+    type = ""
+    type_version = ""
+    version = ""
+    last_in_batch = False
+    offset = 0
+    topic = ""
+
+    # Event.__init__ sets all of it; here what is not read is not made.
+    def __init__(self, scope: Any, raw: bytes, content_type: str = "") -> None:
+        self._scope = scope
+        self._raw = raw
+        self._received = time.time()
+        self.method = scope["method"]
+        self.content_type = content_type
+
+    def __getattr__(self, name: str) -> Any:
+        # Called only for what is not there yet: what the handler assigns wins, and stays.
+        make = _MAKERS.get(name)
+        if make is None:
+            raise AttributeError(f"the event has no attribute {name!r}")
+        value = make(self)
+        self.__dict__[name] = value
+        return value
+
+    def json_body(self) -> Any:
+        """The body as JSON, whatever its content type says.
+
+        Raises:
+            ValueError: it is not JSON.
+        """
+        return decode_json(self._raw)
+
+    def is_json(self) -> bool:
+        """Whether the content type says that the body is JSON."""
+        return self.content_type[:16].lower() == "application/json" and (
+            self.content_type[16:17] in _AFTER_TYPE
+        )
+
+    def accepts(self, media_type: str) -> bool:
+        return media_type in self.headers.get("Accept", "")
+
+    def to_json(self) -> str:
+        self._make_all()
+        return str(super().to_json())
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The request's scope holds its connection, which cannot be copied or pickled.
+        self._make_all()
+        return {k: v for k, v in self.__dict__.items() if k != "_scope"}
+
+    def _make_all(self) -> None:
+        for name in (*_SHOWN, *_CONSTANT):
+            self.__dict__[name] = getattr(self, name)
+
+
+class Headers(dict):  # type: ignore[type-arg]
+    """Header name as Go writes it (`X-Foo-Bar`) -> value; looked up in whatever case."""
+
+    def __missing__(self, key: str) -> Any:
+        canonical = canonical_name(key)
+        if canonical == key:
+            raise KeyError(key)
+        return dict.__getitem__(self, canonical)
+
+    def __contains__(self, key: object) -> bool:
+        return dict.__contains__(self, canonical_name(key) if isinstance(key, str) else key)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        dict.__setitem__(self, canonical_name(key), value)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return dict.get(self, canonical_name(key), default)
+
+    def pop(self, key: str, *default: Any) -> Any:
+        return dict.pop(self, canonical_name(key), *default)
+
+
+def canonical_name(name: str) -> str:
+    """`content-type` as `Content-Type`."""
+    return "-".join(part.capitalize() for part in name.split("-"))
+
+
+def decode_json(raw: bytes) -> Any:
+    """JSON from bytes.
+
+    Raises:
+        ValueError: it is not JSON, or nested too deeply.
+    """
+    try:
+        return _decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # Python's parser also takes NaN, Infinity and UTF-16, which older clients send.
+        return _decode_slowly(raw)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _decode_slowly(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _body(event: RequestEvent) -> Any:
+    raw = event._raw
+    if not raw or not event.is_json():
+        return raw
+    charset = event.content_type.lower().partition("charset=")[2].partition(";")[0].strip(' "')
+    try:
+        if charset and charset not in ("utf-8", "utf8"):
+            return json.loads(raw.decode(charset))
+        return decode_json(raw)
+    except (ValueError, LookupError, RecursionError) as exc:
+        # As Nuclio does: the handler gets the bytes.
+        logger.info("event %s: the body is not JSON: %s", event.id, exc)
+        return raw
+
+
+def _headers(event: RequestEvent) -> Headers:
+    headers = Headers()
+    for raw_name, raw_value in event._scope["headers"]:
+        name = _names.get(raw_name)
+        if name is None:
+            name = canonical_name(raw_name.decode("latin-1"))
+            if len(_names) < 1000:  # clients choose the names
+                _names[raw_name] = name
+        value = raw_value.decode("latin-1")
+        if name == "Cookie" and dict.__contains__(headers, name):
+            value = f"{dict.__getitem__(headers, name)}; {value}"
+        dict.__setitem__(headers, name, value)
+    return headers
+
+
+def _path(event: RequestEvent) -> str:
+    path = str(event._scope["path"])
+    if "//" in path or "/." in path:
+        normal = "/" + posixpath.normpath(path).lstrip("/")
+        # A path that names a folder keeps its slash: /a/b/../ is /a/.
+        return normal + "/" if path.endswith(("/", "/.", "/..")) and normal != "/" else normal
+    return path or "/"
+
+
+def _fields(event: RequestEvent) -> dict[str, str]:
+    query = event._scope["query_string"].decode("latin-1")
+    return dict(urllib.parse.parse_qsl(query, keep_blank_values=True)) if query else {}
+
+
+def _timestamp(event: RequestEvent) -> datetime.datetime:
+    # Naive and UTC, as the SDK's own.
+    moment = datetime.datetime.fromtimestamp(event._received, datetime.timezone.utc)
+    return moment.replace(tzinfo=None)
+
+
+def _parts(event: RequestEvent) -> Any:
+    from digitalhub_runtime_python.calls import multipart  # few functions take forms
+
+    return multipart.parse(event.content_type, event._raw)
+
+
+_names: dict[bytes, str] = {}
+_AFTER_TYPE = ("", ";", " ")
+_MAKERS: dict[str, Callable[[RequestEvent], Any]] = {
+    "body": _body,
+    "headers": _headers,
+    "fields": _fields,
+    "path": _path,
+    "id": lambda event: str(uuid.uuid4()),
+    "size": lambda event: len(event._raw),
+    "timestamp": _timestamp,
+    "parts": _parts,
+    "form": lambda event: {p.name: p.text() for p in event.parts if not p.filename},
+    "files": lambda event: {p.name: p for p in event.parts if p.filename},
+}
+_SHOWN = ("body", "content_type", "headers", "fields", "path", "id", "size", "timestamp", "method")
+_CONSTANT = (
+    "trigger", "url", "shard_id", "num_shards", "type", "type_version", "version",
+    "last_in_batch", "offset", "topic",
+)  # fmt: skip
