@@ -10,7 +10,7 @@ import importlib
 import signal
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Callable, Literal, Protocol, cast
 
 from digitalhub_runtime_python.errors import UsageFault
 
@@ -60,16 +60,42 @@ class Progress:
     """Of a service that answers and has no `status.service` yet: its `url` and `management_url`."""
 
 
+Tell = Callable[[str, str], None]
+"""`tell(project, run_id)`: something about that run may have changed, so `poll` is worth a call.
+
+It returns at once and may be called from any thread, before `start` has returned, for runs that nobody
+knows, and many times over (it coalesces): an engine that is not sure tells."""
+
+
 class RunEngine(Protocol):
-    """A place where runs live. `run.attempt` tells the attempts of one run apart."""
+    """A place where runs live. `run.attempt` tells the attempts of one run apart.
+
+    Every method is called by the reconciler's workers: never twice at once for one run, but at the same
+    time for different ones. A call may take as long as one request to the place takes; what takes
+    minutes belongs into `prepare`. A Fault whose `retry` is true is no fault of the run: the call is
+    repeated after a pause that grows. Any other exception ends the run in ERROR with its message.
+    """
 
     actions: frozenset[str]
     """What it can do, out of `job`, `serve` and `build`."""
     max_jobs: int
     """How many jobs it works on at once; the others wait. Services do not count: they never end."""
 
+    def watch(self, tell: Tell) -> None:
+        """Begin to tell of runs whose attempt has started, ended, or become a service that answers.
+
+        Called once, before any other method but `prepare`; returns at once, and watches in threads of
+        the engine's own until `close`. Runs that go on from before are told of as well, at the latest
+        once they were polled. What is not told is found by the reconciler's slow look, a minute later.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the threads of `watch`; runs go on."""
+        ...
+
     def prepare(self, run: RunRecord) -> dict[str, Any]:
-        """Make what a start needs and may take minutes; called outside the reconciler's thread.
+        """Make what a start needs and may take minutes; called in a thread of its own.
 
         Raises:
             Fault: it cannot be had; the message tells the user what to change.
@@ -83,7 +109,7 @@ class RunEngine(Protocol):
         ...
 
     def poll(self, run: RunRecord) -> Progress:
-        """Where the attempt is, found out without waiting."""
+        """Where the attempt is now; from what `watch` has gathered where that is as fresh."""
         ...
 
     def stop(self, run: RunRecord, *, force: bool) -> None:

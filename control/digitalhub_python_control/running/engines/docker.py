@@ -27,6 +27,7 @@ from digitalhub_python_control.running import logs
 from digitalhub_python_control.running.engines import (
     Exit,
     Progress,
+    Tell,
     how_it_ended,
     process,
     quantities,
@@ -69,6 +70,13 @@ class DockerEngine:
         self._root = _root(os.environ.get("DHPY_DOCKER_ROOT", ""))
         self._connection: Any = None
         self._followed: dict[str, _Follower] = {}
+
+    def watch(self, tell: Tell) -> None:
+        self._tell = tell
+        self._builds.watch(tell)
+
+    def close(self) -> None:
+        self._builds.close()
 
     def prepare(self, run: RunRecord) -> dict[str, Any]:
         if process.is_build(run):

@@ -21,7 +21,13 @@ from urllib.parse import urlsplit
 from digitalhub_python_builder.environments import ensure_environment, ensure_runtime, prune
 from digitalhub_python_builder.interpreters import inherited_environment
 from digitalhub_python_control.running import logs
-from digitalhub_python_control.running.engines import Exit, Progress, how_it_ended, processes
+from digitalhub_python_control.running.engines import (
+    Exit,
+    Progress,
+    Tell,
+    how_it_ended,
+    processes,
+)
 from digitalhub_python_control.running.engines.processes import Process
 from digitalhub_python_control.running.services import is_service
 from digitalhub_runtime_python.spec import RunSpec, interpreter_version
@@ -81,6 +87,12 @@ class ProcessEngine:
         self._spawned: dict[Path, Process] = {}
         self._ended: list[Process] = []
         self._claimed: dict[Path, Process] = {}
+
+    def watch(self, tell: Tell) -> None:
+        self._tell = tell
+
+    def close(self) -> None:
+        pass
 
     def prepare(self, run: RunRecord) -> dict[str, Any]:
         self._folder(run).mkdir(parents=True, exist_ok=True, mode=0o700)
