@@ -28,7 +28,6 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import digitalhub_runtime_python
-from digitalhub_python_builder import caches
 from digitalhub_python_builder.interpreters import (
     find_interpreter,
     find_uv,
@@ -91,7 +90,7 @@ def ensure_environment(
     if _is_complete(folder):
         return python
     try:
-        caches.folder(folder.parent, cache)
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(folder, log) as lock:
             if not _is_complete(folder):
                 _make(folder, python_version, wanted, log, environ, lock)
@@ -122,7 +121,7 @@ def ensure_runtime(cache: Path) -> Path:
             os.utime(target)
         return target
     try:
-        caches.folder(cache)
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".runtime-", dir=cache))
         ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
         shutil.copytree(package, temporary / package.name, ignore=ignored)
