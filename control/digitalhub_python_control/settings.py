@@ -52,8 +52,18 @@ class ControlSettings:
     environment_days: int = 30
     """`DHPY_ENVIRONMENT_DAYS`: environments that were not used for so long are removed."""
 
+    docker_network: str = "host"
+    """`DHPY_DOCKER_NETWORK`: the network of the containers of DHPY_ENGINE=docker."""
+    docker_user: str = ""
+    """`DHPY_DOCKER_USER`: whom they run as. Default: the image's own user."""
+    docker_root: str = "writable"
+    """`DHPY_DOCKER_ROOT`: `writable` or `read-only`, their root file system."""
+
     log_level: str = "INFO"
     """`DHPY_LOG_LEVEL`: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
+
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Where all of this was read; engines' clients have variables of their own in it."""
 
     @property
     def url(self) -> str:
@@ -103,7 +113,13 @@ class ControlSettings:
             max_jobs=int(_number(environ, "DHPY_MAX_JOBS", max(2, os.cpu_count() or 2), 1)),
             stop_grace=_number(environ, "DHPY_STOP_GRACE", cls.stop_grace, 0),
             environment_days=int(_number(environ, "DHPY_ENVIRONMENT_DAYS", 30, 0)),
-            log_level=_level(text("DHPY_LOG_LEVEL", "INFO").upper()),
+            docker_network=text("DHPY_DOCKER_NETWORK", "host"),
+            docker_user=text("DHPY_DOCKER_USER"),
+            docker_root=_one_of(
+                "DHPY_DOCKER_ROOT", text("DHPY_DOCKER_ROOT", "writable"), ("writable", "read-only")
+            ),
+            log_level=_one_of("DHPY_LOG_LEVEL", text("DHPY_LOG_LEVEL", "INFO").upper(), _LEVELS),
+            environ=environ,
         )
         if not settings.needs_credentials and not is_loopback(settings.host):
             raise UsageFault(
@@ -133,12 +149,10 @@ def _folder(value: str, environ: Mapping[str, str], variable: str, default: str)
     return (Path(base) if base else Path.home() / default).absolute() / "digitalhub-python"
 
 
-def _level(value: str) -> str:
-    if value not in _LEVELS:
+def _one_of(name: str, value: str, values: tuple[str, ...]) -> str:
+    if value not in values:
         raise UsageFault(
-            "usage/setting",
-            f"DHPY_LOG_LEVEL is {value!r}.",
-            f"Set it to one of {', '.join(_LEVELS)}.",
+            "usage/setting", f"{name} is {value!r}.", f"Set it to one of {', '.join(values)}."
         )
     return value
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -21,6 +22,9 @@ from reconciling import (
     wait_for,
     wait_state,
 )
+
+from digitalhub_python_control.running import engines
+from digitalhub_runtime_python.spec import ACTIONS
 
 
 @pytest.fixture
@@ -285,6 +289,23 @@ def test_an_action_that_the_engine_cannot_do_says_what_can(
     message = run.entity["status"]["message"]
     assert "cannot do the action 'build'; it can do: job, serve." in message
     assert "dhpy build" in message
+
+
+def test_a_build_runs_on_the_engine_that_builds_for_the_chosen_one(store, tmp_path):
+    settings = settings_in(tmp_path, engine="docker")
+    reconciler = reconciler_of(store, settings)  # with the process engine alone
+    reconciler.start()
+    build, job = new_run(store, settings, action="build"), new_run(store, settings)
+    assert wait_ended(store, build).engine == "process"
+    assert "needs the engine 'docker'" in wait_ended(store, job).entity["status"]["message"]
+    reconciler.close()
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("name", engines.ENGINES)
+def test_every_action_has_an_engine_that_can_do_it(name, action):
+    module, _, attribute = engines.ENGINES[engines.choose(action, name)].partition(":")
+    assert action in getattr(importlib.import_module(module), attribute).actions
 
 
 def test_parameters_without_meaning_are_named_in_the_log(reconciler, store, settings):

@@ -146,11 +146,11 @@ class RunSpec:
         entity = _mapping(entity, "run")
         spec = _mapping(entity.get("spec"), "spec of the run")
         kind = str(entity.get("kind") or "python+job:run")
-        action = kind.partition("+")[2].partition(":")[0]
+        action = action_of(kind)
         if action not in ACTIONS:
             raise UsageFault(
                 "usage/action",
-                f"A run of kind {kind!r} is none of {', '.join(ACTIONS)}.",
+                f"A run of kind {kind!r} is not one of {', '.join(ACTIONS)}.",
                 "Run the function with one of those actions.",
             )
         project, run_id = str(entity.get("project") or ""), str(entity.get("id") or "")
@@ -227,3 +227,8 @@ def _wrong_shape(what: str, wanted: str, value: object) -> UsageFault:
         f"The {what} must be {wanted}; it is {type(value).__name__}.",
         "Correct it in the function's or the run's spec.",
     )
+
+
+def action_of(kind: str) -> str:
+    """The action in a run's kind: `serve` of `python+serve:run`."""
+    return kind.partition("+")[2].partition(":")[0]

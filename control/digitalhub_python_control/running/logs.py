@@ -17,6 +17,12 @@ def run_folder(home: Path, project: str, identity: str) -> Path:
     return home / "runs" / project / identity
 
 
+def add_line(home: Path, project: str, identity: str, line: str) -> None:
+    """Add a line of our own to a run's log."""
+    with (run_folder(home, project, identity) / "log").open("a", encoding="utf-8") as file:
+        file.write(f"dhpy: {line}\n")
+
+
 def remove_run_folder(home: Path, project: str, identity: str) -> None:
     """Remove a run's folder and all in it; nothing happens where there is none."""
     shutil.rmtree(run_folder(home, project, identity), ignore_errors=True)

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from digitalhub_python_control.running.engines import Exit, Progress, RunEngine, load
+from digitalhub_python_control.running.engines import Exit, Progress, RunEngine, engine_of, load_all
 from digitalhub_python_control.running.launch import (
     RunFailed,
     backoff_limit,
@@ -63,7 +63,7 @@ def make(store: Store, settings: ControlSettings) -> Reconciler:
     Raises:
         UsageFault: there is no such engine.
     """
-    return Reconciler(store, {settings.engine: load(settings.engine, settings)}, settings)
+    return Reconciler(store, load_all(settings.engine, settings), settings)
 
 
 class Reconciler:
@@ -329,7 +329,7 @@ class Reconciler:
     # Shared
 
     def _name(self, run: RunRecord) -> str:
-        return run.engine or self._settings.engine
+        return engine_of(run, self._settings.engine)
 
     def _engine(self, run: RunRecord) -> RunEngine:
         name = self._name(run)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Literal, Protocol, cast
 
 from digitalhub_runtime_python.errors import UsageFault
+from digitalhub_runtime_python.spec import ACTIONS, action_of
 
 if TYPE_CHECKING:
     from digitalhub_python_control.settings import ControlSettings
@@ -23,6 +24,9 @@ ENGINES = {
     "docker": "digitalhub_python_control.running.engines.docker:DockerEngine",
 }
 """Name -> `module:attribute` of a class that takes the settings and is a RunEngine."""
+
+BUILDS_ELSEWHERE = {"docker": "process"}
+"""Engine -> the engine of its builds, where it has none itself: a build is a process of ours."""
 
 # What the exit statuses of errors.py mean, for a run that could not report its error itself.
 _MEANINGS = {
@@ -131,6 +135,26 @@ class RunEngine(Protocol):
     def unfinished(self) -> Collection[tuple[str, str]]:
         """Project and id of every run that has something alive here, known to the store or not."""
         ...
+
+
+def engine_of(run: RunRecord, chosen: str) -> str:
+    """The name of a run's engine: the one that it was started with, or for a new run by its action.
+
+    Args:
+        chosen: the engine that the settings name.
+    """
+    return run.engine or choose(action_of(str(run.entity["kind"])), chosen)
+
+
+def choose(action: str, chosen: str) -> str:
+    """The name of the engine for new runs with that action, where the settings name `chosen`."""
+    return BUILDS_ELSEWHERE.get(chosen, chosen) if action == "build" else chosen
+
+
+def load_all(chosen: str, settings: ControlSettings) -> dict[str, RunEngine]:
+    """By name, every engine that runs may need where the settings name `chosen`; raises as `load`."""
+    names = {choose(action, chosen) for action in ACTIONS}
+    return {name: load(name, settings) for name in sorted(names, key=lambda name: name != chosen)}
 
 
 def load(name: str, settings: ControlSettings) -> RunEngine:

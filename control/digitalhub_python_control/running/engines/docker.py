@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import threading
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -33,7 +32,7 @@ from digitalhub_python_control.running.engines import (
     quantities,
 )
 from digitalhub_python_control.running.services import is_service
-from digitalhub_runtime_python.errors import PlatformFault, UsageFault
+from digitalhub_runtime_python.errors import PlatformFault
 from digitalhub_runtime_python.spec import FunctionSpec, RunSpec, interpreter_version
 
 if TYPE_CHECKING:
@@ -50,42 +49,48 @@ MEANINGLESS["runtime_class"] = "the engine's own runtime is used"
 _INSIDE = "/run/dhpy"
 """Where the attempt's folder is in a container: a service says there that it is up."""
 
+_READ_ONLY = {"read_only": True, "tmpfs": {"/shared": "mode=1777"}}
+"""How Docker is told that a container may write to `/shared` and nowhere else."""
+
 
 class DockerEngine:
-    """Jobs and services in containers; builds are processes, as everywhere.
+    """Jobs and services in containers.
 
     Args:
-        settings: `home`, `cache` and `max_jobs` are used.
+        settings: `home`, `cache`, `max_jobs` and the `docker_` ones are used.
     """
 
-    actions = frozenset({"job", "serve", "build"})
+    actions = frozenset({"job", "serve"})
 
     def __init__(self, settings: ControlSettings) -> None:
         self.max_jobs = settings.max_jobs
         self._home = settings.home
         self._cache = settings.cache
-        self._builds = process.ProcessEngine(settings)
-        self._network = os.environ.get("DHPY_DOCKER_NETWORK", "host")
-        self._user = os.environ.get("DHPY_DOCKER_USER", "")
-        self._root = _root(os.environ.get("DHPY_DOCKER_ROOT", ""))
+        self._environ = settings.environ
+        self._network = settings.docker_network
+        self._user = settings.docker_user
+        self._read_only = settings.docker_root == "read-only"
         self._connection: Any = None
         self._followed: dict[str, _Follower] = {}
 
     def watch(self, tell: Tell) -> None:
         self._tell = tell
-        self._builds.watch(tell)
 
     def close(self) -> None:
-        self._builds.close()
+        pass
 
     def prepare(self, run: RunRecord) -> dict[str, Any]:
-        if process.is_build(run):
-            return self._builds.prepare(run)
         self._folder(run).mkdir(parents=True, exist_ok=True, mode=0o700)
         spec = RunSpec.from_entity(run.entity)
         quantities.limits(spec.extra.get("resources"))
-        quantities.mounts(spec.extra.get("volumes"), run.project)
-        return {"image": self._image(run, spec)}
+        mounts = quantities.mounts(spec.extra.get("volumes"), run.project)
+        image = self._image(run, spec)
+        return {
+            "image": image,
+            "mounts": [
+                self._opened(m, f"{self._name(run)}-{i}", run, image) for i, m in enumerate(mounts)
+            ],
+        }
 
     def _image(self, run: RunRecord, spec: RunSpec) -> str:
         def log(line: str) -> None:
@@ -98,16 +103,14 @@ class DockerEngine:
                 "environment", spec.source, spec.python_version,
                 base_image=spec.base_image, requirements=spec.requirements,
             )  # fmt: skip
-            return build(function, Options(engine="docker"), cache=self._cache, log=log).image.reference  # fmt: skip
-        image = spec.image or bases.reference(python, "full", os.environ)
-        with contextlib.closing(DockerBuilder(os.environ)) as images:
+            return build(function, Options(engine="docker"), environ=self._environ, cache=self._cache, log=log).image.reference  # fmt: skip
+        image = spec.image or bases.reference(python, "full", self._environ)
+        with contextlib.closing(DockerBuilder(self._environ)) as images:
             return images.pull(image, log).reference
 
     def start(
         self, run: RunRecord, env: Mapping[str, str], prepared: Mapping[str, Any]
     ) -> dict[str, Any]:
-        if process.is_build(run):
-            return self._builds.start(run, env, prepared)
         if run.attempt == 0:
             for line in ignored_parameters(run.entity["spec"]):
                 self.log(run, line)
@@ -117,7 +120,7 @@ class DockerEngine:
         (attempt / "inside").chmod(0o1777)
         name = self._name(run)
         try:
-            self._client.containers.create(**self._options(run, env, str(prepared["image"])))
+            self._client.containers.create(**self._options(run, env, prepared))
         except docker.errors.APIError as exc:
             if exc.status_code != 409:
                 raise _engine_fault(exc) from exc
@@ -132,8 +135,6 @@ class DockerEngine:
         return {"container": name, "attempt": run.attempt}
 
     def poll(self, run: RunRecord) -> Progress:
-        if process.is_build(run):
-            return self._builds.poll(run)
         attempt = self._attempt(run)
         end = _read_exit(attempt)
         if end is not None:
@@ -152,8 +153,6 @@ class DockerEngine:
         return Progress("alive", service=None if announced else _read_ready(attempt))
 
     def stop(self, run: RunRecord, *, force: bool) -> None:
-        if process.is_build(run):
-            return self._builds.stop(run, force=force)
         with contextlib.suppress(docker.errors.APIError):  # gone, or not running any more
             self._client.containers.get(self._name(run)).kill("SIGKILL" if force else "SIGTERM")
 
@@ -161,32 +160,36 @@ class DockerEngine:
         for container in self._containers(f"io.digitalhub.run={run.id}"):
             with contextlib.suppress(docker.errors.APIError):
                 container.remove(force=True, v=True)
+        for volume in self._client.volumes.list(filters={"label": f"io.digitalhub.run={run.id}"}):
+            with contextlib.suppress(docker.errors.APIError):
+                volume.remove()
         logs.remove_run_folder(self._home, run.project, run.id)
 
     def log(self, run: RunRecord, line: str) -> None:
-        self._builds.log(run, line)
+        logs.add_line(self._home, run.project, run.id, line)
 
     def sweep(self, handles: Iterable[Mapping[str, Any]]) -> None:
-        self._builds.sweep(handles)
+        pass  # what a container leaves goes with its run
 
     def unfinished(self) -> Collection[tuple[str, str]]:
-        found = set(self._builds.unfinished())
+        found = set()
         with contextlib.suppress(PlatformFault, docker.errors.DockerException):
             for container in self._containers(f"io.digitalhub.home={self._home}", running=True):
                 labels = container.labels
                 found.add((labels["io.digitalhub.project"], labels["io.digitalhub.run"]))
         return found
 
-    def _options(self, run: RunRecord, env: Mapping[str, str], image: str) -> dict[str, Any]:
+    def _options(
+        self, run: RunRecord, env: Mapping[str, str], prepared: Mapping[str, Any]
+    ) -> dict[str, Any]:
         spec = RunSpec.from_entity(run.entity)
         limits = quantities.limits(spec.extra.get("resources"))
         gpus = limits.pop("gpus", 0)
         if gpus:
             limits["device_requests"] = [docker.types.DeviceRequest(count=gpus, capabilities=[["gpu"]])]  # fmt: skip
-        mounts = quantities.mounts(spec.extra.get("volumes"), run.project)
         inside = docker.types.Mount(_INSIDE, str(self._attempt(run) / "inside"), type="bind")
         return {
-            "image": image,
+            "image": str(prepared["image"]),
             "name": self._name(run),
             "command": [spec.action],
             "environment": {**env, **self._service_environment(run)},
@@ -197,29 +200,34 @@ class DockerEngine:
             },
             # The control plane listens on this machine's loopback, which no other network reaches.
             "network_mode": self._network,
-            "mounts": [inside, *(self._mount(mount, image) for mount in mounts)],
+            "mounts": [inside, *map(_mount, prepared["mounts"])],
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
             "healthcheck": {"test": ["NONE"]},
             "detach": True,
             **({"user": self._user} if self._user else {}),
-            **self._root,
+            **(_READ_ONLY if self._read_only else {}),
             **limits,
         }
 
-    def _mount(self, mount: Mapping[str, Any], image: str) -> Any:
-        target = str(mount["target"])
+    def _opened(
+        self, mount: Mapping[str, Any], name: str, run: RunRecord, image: str
+    ) -> Mapping[str, Any]:
+        """The mount with its volume, which is made if need be, and which any user may write to."""
         if mount["type"] == "tmpfs":
-            return docker.types.Mount(
-                target, None, type="tmpfs", tmpfs_size=mount["size"], tmpfs_mode=0o1777
-            )
-        source = str(mount["source"]) or self._client.volumes.create().name
-        made = docker.types.Mount(target, source, type="volume")
+            return mount
+        if not mount["source"]:  # of this run alone
+            self._client.volumes.create(name, labels={"io.digitalhub.run": run.id})
+            mount = {**mount, "source": name}
         # A new volume belongs to root, and functions run as somebody else.
-        self._client.containers.run(
-            image, ["1777", target], entrypoint="chmod", user="0", mounts=[made], remove=True, network_mode="none"
-        )  # fmt: skip
-        return made
+        try:
+            self._client.containers.run(
+                image, ["1777", mount["target"]], entrypoint="chmod", user="0",
+                mounts=[_mount(mount)], remove=True, network_mode="none",
+            )  # fmt: skip
+        except docker.errors.DockerException as exc:
+            raise _engine_fault(exc) from exc
+        return mount
 
     def _service_environment(self, run: RunRecord) -> dict[str, str]:
         if not is_service(run.entity):
@@ -245,13 +253,13 @@ class DockerEngine:
     def _client(self) -> Any:
         if self._connection is None:
             try:
-                self._connection = docker.from_env()
+                self._connection = docker.from_env(environment=self._environ)
                 self._connection.ping()
             except docker.errors.DockerException as exc:
                 self._connection = None
                 raise PlatformFault(
                     "platform/docker",
-                    f"No Docker Engine answers at {os.environ.get('DOCKER_HOST') or 'its usual socket'}.",
+                    f"No Docker Engine answers at {self._environ.get('DOCKER_HOST') or 'its usual socket'}.",
                     "Start it, set DOCKER_HOST, or choose DHPY_ENGINE=process.",
                 ) from exc
         return self._connection
@@ -316,15 +324,12 @@ class _Follower:
                 log.write(rest.partition(b" ")[2] + b"\n")
 
 
-def _root(kind: str) -> dict[str, Any]:
-    """How Docker is told what a container may write to."""
-    if kind not in ("", "writable", "read-only"):
-        raise UsageFault(
-            "usage/setting",
-            f"DHPY_DOCKER_ROOT is {kind!r}.",
-            "Use writable (the default) or read-only.",
+def _mount(mount: Mapping[str, Any]) -> Any:
+    if mount["type"] == "tmpfs":
+        return docker.types.Mount(
+            mount["target"], None, type="tmpfs", tmpfs_size=mount["size"], tmpfs_mode=0o1777
         )
-    return {"read_only": True, "tmpfs": {"/shared": "mode=1777"}} if kind == "read-only" else {}
+    return docker.types.Mount(mount["target"], mount["source"], type="volume")
 
 
 def ignored_parameters(spec: Mapping[str, Any]) -> list[str]:
@@ -335,8 +340,8 @@ def ignored_parameters(spec: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _engine_fault(exc: docker.errors.APIError) -> PlatformFault:
-    text = " ".join(str(exc.explanation or exc).split())
+def _engine_fault(exc: docker.errors.DockerException) -> PlatformFault:
+    text = " ".join(str(getattr(exc, "explanation", "") or exc).split())
     return PlatformFault(
         "platform/docker",
         f"The Docker Engine refuses the container: {text}.",
