@@ -32,7 +32,7 @@ def store_of(settings: ControlSettings) -> Store:
 
 def reconciler_of(store: Store, settings: ControlSettings, command=STANDIN) -> Reconciler:
     reconciler = Reconciler(store, {"process": ProcessEngine(settings, command)}, settings)
-    store.on_change = reconciler.wake
+    store.on_change = reconciler.tell
     return reconciler
 
 

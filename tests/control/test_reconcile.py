@@ -76,11 +76,12 @@ def test_fifty_runs_at_once_all_end_and_none_runs_twice(reconciler, store, setti
 def test_no_more_jobs_than_allowed_work_at_once(store, tmp_path):
     settings = settings_in(tmp_path, max_jobs=2)
     reconciler = reconciler_of(store, settings)
-    runs = [new_run(store, settings, "sleep 0.1") for _ in range(6)]
+    for _ in range(6):
+        new_run(store, settings, "sleep 0.1")
     reconciler.start()
     most = 0
     while store.unsettled_runs():
-        most = max(most, sum(1 for run in runs if record(store, run).state == "RUNNING"))
+        most = max(most, store.count_runs().get("RUNNING", 0))
         time.sleep(0.01)
     reconciler.close()
     assert most == 2
@@ -352,11 +353,12 @@ def test_a_local_run_is_never_touched(reconciler, store, settings):
 
 
 def test_a_failing_store_does_not_end_the_reconciler(reconciler, store, settings, caplog):
-    unsettled = store.unsettled_runs
-    store.unsettled_runs = lambda: 1 / 0
-    new_run(store, settings)
+    read = store.get_run_record
+    store.get_run_record = lambda project, identity: 1 / 0
+    held_up = new_run(store, settings)
     wait_for(lambda: "the reconciler failed" in caplog.text)
-    store.unsettled_runs = unsettled
+    store.get_run_record = read
+    assert wait_ended(store, held_up).state == "COMPLETED"
     assert wait_ended(store, new_run(store, settings)).state == "COMPLETED"
 
 

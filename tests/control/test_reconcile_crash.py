@@ -115,11 +115,9 @@ def test_a_run_that_was_started_but_not_written_down_is_adopted(settings, store)
         return move_run(project, run, state, **changes)
 
     store.move_run = killed_before_running
-    while "begins" not in log_of(settings, identity):
-        try:
-            reconciler.converge()
-        except RuntimeError:
-            break
+    reconciler.start()
+    wait_for(lambda: "begins" in log_of(settings, identity))
+    reconciler.close()
     store.move_run = move_run
     assert record(store, identity).handle is None
     wait_for(lambda: (attempt_of(settings, identity) / "started").exists())

@@ -16,7 +16,7 @@ from digitalhub_runtime_python.states import MERGES, SDK_STATES
 def woken(plane: Plane) -> list[int]:
     """One entry for each time the reconciler would have been woken."""
     calls: list[int] = []
-    plane.store.on_change = lambda: calls.append(1)
+    plane.store.on_change = lambda project, identity: calls.append(1)
     return calls
 
 

@@ -49,10 +49,10 @@ def create_app(
     Args:
         settings: with the port that is really listened on.
         store: where everything is kept; the application does not close it.
-        reconciler: is woken whenever a run changes; None: runs are stored and stay as they are.
+        reconciler: is told of every run that changes; None: runs are stored and stay as they are.
     """
     if reconciler is not None:
-        store.on_change = reconciler.wake
+        store.on_change = reconciler.tell
     counters = metrics.Counters(store)
     app = Starlette(
         routes=[*_platform_routes(), *_project_routes(), *_entity_routes(), *_s3_routes()],

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from digitalhub_python_control.running.plain_files import opened
 from digitalhub_python_control.store import times
 from digitalhub_python_control.store.entities import Entity
 
@@ -63,15 +64,14 @@ def log_items(home: Path, run: Entity, limit: int) -> list[dict[str, Any]]:
 
 def _tail(path: Path, limit: int) -> tuple[str, int]:
     """The end of a file as text, and when it was last written (microseconds)."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            start = max(0, size - limit)
-            file.seek(start)
-            content = file.read(limit)
-            modified = os.fstat(file.fileno()).st_mtime_ns // 1000
-    except FileNotFoundError:
-        return "", 0
+    with opened(path) as file:
+        if file is None:
+            return "", 0
+        size = file.seek(0, os.SEEK_END)
+        start = max(0, size - limit)
+        file.seek(start)
+        content = file.read(limit)
+        modified = os.fstat(file.fileno()).st_mtime_ns // 1000
     if start:
         content = content.partition(b"\n")[2] or content
     # The SDKs decode it strictly, and a program may write any bytes.

@@ -52,6 +52,16 @@ def restart_handle(handle: Mapping[str, Any], was_up: bool) -> dict[str, Any] | 
         return None
     first, longest = RESTART_PAUSE
     return {
-        "not_before": time.time() + min(longest, first * 2**crashes),
+        **pausing(min(longest, first * 2**crashes), time.time()),
         "crashes": crashes + 1,
     }
+
+
+def pausing(seconds: float, now: float) -> dict[str, float]:
+    """The handle of a run that is not to be started before that time has passed."""
+    return {"not_before": now + seconds, "pause": seconds}
+
+
+def pause_left(handle: Mapping[str, Any], now: float) -> float:
+    """Seconds of a pause that are left: never more than it had, wherever the clock was set meanwhile."""
+    return float(min(handle.get("not_before", 0) - now, handle.get("pause", RESTART_PAUSE[1])))

@@ -14,6 +14,7 @@ from digitalhub_python_control.store.names import plain
 
 _REFERENCES = ("function", "workflow", "task")
 RECORD = (
+    entities.c.seq,
     entities.c.project,
     entities.c.id,
     entities.c.body,
@@ -23,6 +24,10 @@ RECORD = (
     entities.c.handle,
     entities.c.attempt,
 )
+
+
+Key = tuple[str, str]
+"""What names a run: its project and its id."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,12 @@ class RunRecord:
     handle: Any
     """What the engine returned by its last side effect."""
     attempt: int
+    seq: int
+    """Its place in the order of creation."""
+
+    @property
+    def key(self) -> Key:
+        return self.project, self.id
 
 
 def moved(
@@ -93,4 +104,5 @@ def record_of(row: Any) -> RunRecord:
         engine=row.engine,
         handle=None if row.handle is None else json.loads(row.handle),
         attempt=row.attempt,
+        seq=row.seq,
     )

@@ -6,6 +6,7 @@ become (`target`) is stored before anything acts on it; the reconciler does the 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,6 +29,7 @@ from digitalhub_python_control.store.names import plain
 from digitalhub_python_control.store.queries import latest, listing, visible
 from digitalhub_python_control.store.records import (
     RECORD,
+    Key,
     RunRecord,
     columns_of,
     moved,
@@ -65,8 +67,8 @@ class Store:
         self.engine = connect(database_url)
         self._writing = self.engine.execution_options(writes=True)
         self._vault = vault
-        self.on_change: Callable[[], None] = lambda: None
-        """Called after a run was created or changed, or its target was."""
+        self.on_change: Callable[[str, str], None] = lambda project, identity: None
+        """Called with a run's project and id after it was created, or its target was changed."""
 
     def close(self) -> None:
         self.engine.dispose()
@@ -99,7 +101,7 @@ class Store:
                 raise DuplicateError(entity["id"]) from exc
             raise
         if plural == "runs":
-            self.on_change()
+            self.on_change(entity["project"], entity["id"])
 
     def get(self, plural: str, project: str, identity: str) -> Entity | None:
         """The entity, or None where there is none to be seen."""
@@ -126,8 +128,6 @@ class Store:
             connection.execute(
                 update(entities).where(entities.c.seq == row.seq).values(**columns_of(entity))
             )
-        if plural == "runs":
-            self.on_change()
         return entity
 
     def page(
@@ -254,8 +254,8 @@ class Store:
 
     # Runs, as the reconciler needs them
 
-    def unsettled_runs(self) -> list[RunRecord]:
-        """Every run whose target is not reached, oldest first."""
+    def unsettled_runs(self, *, ready: bool = True) -> list[RunRecord]:
+        """Every run whose target is not reached, oldest first; without `ready` those that were begun."""
         query = (
             select(*RECORD)
             .where(
@@ -265,8 +265,22 @@ class Store:
             )
             .order_by(entities.c.seq)
         )
+        if not ready:
+            query = query.where(or_(entities.c.state != "READY", entities.c.target != "RUN"))
         with self.reading() as connection:
             return [record_of(row) for row in connection.execute(query)]
+
+    def ready_runs(self) -> list[Key]:
+        """Every run that waits to be begun, oldest first."""
+        query = (
+            select(entities.c.project, entities.c.id)
+            .where(
+                entities.c.type == "runs", entities.c.target == "RUN", entities.c.state == "READY"
+            )
+            .order_by(entities.c.seq)
+        )
+        with self.reading() as connection:
+            return [(row.project, row.id) for row in connection.execute(query)]
 
     def get_run_record(self, project: str, identity: str) -> RunRecord | None:
         """The run, also one that is being deleted."""
@@ -286,36 +300,32 @@ class Store:
         handle: Any = _UNSET,
         engine: str | None = _UNSET,
         attempt: int = _UNSET,
-    ) -> bool:
-        """Move a run to a state; False where it may not go there, or is gone.
+    ) -> RunRecord | None:
+        """Move a run to a state, and get it as it then is; None where it may not go there, or is gone.
 
         `status` is merged into the run's status; a value None removes the key.
         """
         with self.writing() as connection:
             row = connection.execute(
-                select(entities.c.seq, entities.c.body, entities.c.state)
-                .where(*same_run(project, identity))
-                .with_for_update()
+                select(*RECORD).where(*same_run(project, identity)).with_for_update()
             ).one_or_none()
             if row is None or not may_move(row.state, state):
-                return False
+                return None
             entity = moved(json.loads(row.body), state, message, status)
-            columns = columns_of(entity)
-            if handle is not _UNSET:
-                columns["handle"] = None if handle is None else json.dumps(handle)
-            if engine is not _UNSET:
-                columns["engine"] = engine
-            if attempt is not _UNSET:
-                columns["attempt"] = attempt
+            given = {"handle": handle, "engine": engine, "attempt": attempt}
+            given = {name: value for name, value in given.items() if value is not _UNSET}
+            columns = {**columns_of(entity), **given}
+            if columns.get("handle") is not None:
+                columns["handle"] = json.dumps(handle)
             connection.execute(update(entities).where(entities.c.seq == row.seq).values(**columns))
-        return True
+        return dataclasses.replace(record_of(row), entity=entity, state=state, **given)
 
     def set_target(self, project: str, identity: str, target: str | None) -> None:
         """Store what a run should come to; the reconciler sees to it."""
         query = update(entities).where(*same_run(project, identity)).values(target=target)
         with self.writing() as connection:
             connection.execute(query)
-        self.on_change()
+        self.on_change(project, identity)
 
     def delete_run(self, project: str, identity: str) -> None:
         """Remove a run whose process is gone."""

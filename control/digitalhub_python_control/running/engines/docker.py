@@ -13,7 +13,7 @@ import logging
 import threading
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 import docker
 import docker.errors
@@ -31,6 +31,7 @@ from digitalhub_python_control.running.engines import (
     process,
     quantities,
 )
+from digitalhub_python_control.running.plain_files import read_text
 from digitalhub_python_control.running.services import is_service
 from digitalhub_runtime_python.errors import PlatformFault
 from digitalhub_runtime_python.spec import FunctionSpec, RunSpec, interpreter_version
@@ -72,6 +73,7 @@ class DockerEngine:
         self._read_only = settings.docker_root == "read-only"
         self._connection: Any = None
         self._followed: dict[str, _Follower] = {}
+        self._tell: Tell = lambda project, run_id: None
 
     def watch(self, tell: Tell) -> None:
         self._tell = tell
@@ -244,7 +246,14 @@ class DockerEngine:
         name = self._name(run)
         if name not in self._followed:
             folder = self._folder(run)
-            self._followed[name] = _Follower(self._client, name, folder / "log", self._attempt(run))
+            follower = _Follower(self._client, name, folder / "log", self._attempt(run))
+            self._followed[name] = follower
+            follower.start(lambda: self._unfollow(run))
+
+    def _unfollow(self, run: RunRecord) -> None:
+        # Also where it failed, as when the engine was restarted: the next poll follows again.
+        self._followed.pop(self._name(run), None)
+        self._tell(run.project, run.id)
 
     def _containers(self, label: str, *, running: bool = False) -> list[Any]:
         return list(self._client.containers.list(all=not running, filters={"label": label}))
@@ -281,7 +290,18 @@ class _Follower:
         self._container = client.containers.get(name)
         self._log = log
         self._attempt = attempt
-        threading.Thread(target=self._work, name=f"follow {name}", daemon=True).start()
+
+    def start(self, then: Callable[[], None]) -> None:
+        """Follow in a thread of its own, and call `then` at the end."""
+
+        def work() -> None:
+            try:
+                self._work()
+            finally:
+                then()
+
+        name = f"follow {self._container.name}"
+        threading.Thread(target=work, name=name, daemon=True).start()
 
     def _work(self) -> None:
         try:
@@ -360,14 +380,11 @@ def _write_exit(attempt: Path, status: int, message: str) -> Exit:
 
 def _read_exit(attempt: Path) -> Exit | None:
     try:
-        status, message = json.loads((attempt / "exit").read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
+        status, message = json.loads(read_text(attempt / "exit") or "")
+        return Exit(int(status), str(message))
+    except (ValueError, TypeError):
         return None
-    return Exit(status, message)
 
 
 def _read_ready(attempt: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads((attempt / "inside" / "ready").read_text("utf-8"))  # type: ignore[no-any-return]
-    except (FileNotFoundError, ValueError):
-        return None
+    return process.ready_from(read_text(attempt / "inside" / "ready"))

@@ -28,7 +28,9 @@ from digitalhub_python_control.running.engines import (
     how_it_ended,
     processes,
 )
+from digitalhub_python_control.running.engines.endings import Endings
 from digitalhub_python_control.running.engines.processes import Process
+from digitalhub_python_control.running.plain_files import read_text
 from digitalhub_python_control.running.services import is_service
 from digitalhub_runtime_python.spec import RunSpec, interpreter_version
 
@@ -85,14 +87,17 @@ class ProcessEngine:
         self._command = command
         # What this process has started are its children: each must be reaped when it has ended.
         self._spawned: dict[Path, Process] = {}
+        self._endings = Endings()
+        self._tell: Tell = lambda project, run_id: None
         self._ended: list[Process] = []
         self._claimed: dict[Path, Process] = {}
 
     def watch(self, tell: Tell) -> None:
         self._tell = tell
+        self._endings.start()
 
     def close(self) -> None:
-        pass
+        self._endings.close()
 
     def prepare(self, run: RunRecord) -> dict[str, Any]:
         self._folder(run).mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -126,17 +131,20 @@ class ProcessEngine:
         self._forget(attempt)
         process = processes.spawn(command, environment, self._log_file(run))
         self._spawned[attempt] = process
+        self._hear_of(run, process)
         handle = {**process.to_json(), "attempt": run.attempt}
         return {**handle, **{k: prepared[k] for k in ("python", "runtime") if k in prepared}}
 
     def poll(self, run: RunRecord) -> Progress:
-        self._ended = [child for child in self._ended if processes.reap(child) is None]
+        ended, self._ended = self._ended, []
+        self._ended += [child for child in ended if processes.reap(child) is None]
         attempt, process = self._attempt(run), self._process(run)
         end = _read_exit(attempt)
         if end is None and process is None:
             return Progress("absent")
         if end is None and process is not None:
             if processes.is_alive(process):
+                self._hear_of(run, process)
                 announced = "service" in run.entity["status"] or not is_service(run.entity)
                 return Progress("alive", service=None if announced else _read_ready(attempt))
             # It may have ended between the two looks.
@@ -228,6 +236,10 @@ class ProcessEngine:
             "DHPY_READY_FILE": str(self._attempt(run) / "ready"),
         }
 
+    def _hear_of(self, run: RunRecord, process: Process) -> None:
+        project, identity = run.key
+        self._endings.add(process, lambda: self._tell(project, identity))
+
     def _forget(self, attempt: Path) -> None:
         self._claimed.pop(attempt, None)
         child = self._spawned.pop(attempt, None)
@@ -267,17 +279,22 @@ def ignored_parameters(spec: Mapping[str, Any]) -> list[str]:
 
 def _read_exit(attempt: Path) -> Exit | None:
     try:
-        return _exit((attempt / "exit").read_text(encoding="ascii"))
-    except (FileNotFoundError, ValueError):
-        # A crash of the machine may leave an empty file, which says nothing.
+        return _exit(read_text(attempt / "exit") or "")
+    except ValueError:  # a crash of the machine may leave an empty file, which says nothing
         return None
 
 
 def _read_ready(attempt: Path) -> dict[str, Any] | None:
     """What a service of that attempt wrote when it answered first."""
+    return ready_from(read_text(attempt / "ready"))
+
+
+def ready_from(text: str | None) -> dict[str, Any] | None:
+    """What a service wrote when it answered; None where that is no such thing."""
     try:
-        return json.loads((attempt / "ready").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
-    except (FileNotFoundError, ValueError):
+        ready = json.loads(text or "")
+        return ready if urlsplit(str(ready["url"])).port else None
+    except (ValueError, KeyError, TypeError):
         return None
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from digitalhub_python_control.running.plain_files import read_text
+
 _PROC = Path("/proc")
 _BOOT_ID = _PROC / "sys/kernel/random/boot_id"
 _START_TIME = 19
@@ -118,10 +120,10 @@ def group_members(process: Process, mark: bytes) -> list[int]:
 
 def read_claim(path: Path) -> Process | None:
     """Who claimed an attempt (shim.sh writes it): a file of pid, start time and boot."""
-    try:
-        lines = [*path.read_text(encoding="utf-8", errors="replace").split("\n"), "", "", ""]
-    except (FileNotFoundError, NotADirectoryError):
+    text = read_text(path)
+    if text is None:
         return None
+    lines = [*text.split("\n"), "", "", ""]
     # A file that a crash of the machine has emptied still says that it was claimed.
     pid = int(lines[0]) if lines[0].isdigit() else 0
     return Process(pid, _start_time(lines[1]), lines[2])
