@@ -91,22 +91,23 @@ def build_(
     function, options, code = _read(given)
     options = dataclasses.replace(options, tag=tag, engine=engine, push=push, network=network)
 
-    def say(line: str) -> None:
-        click.echo(f"dhpy: {line}", err=True)
-
     if explain:
         _explain(function, options, code)
         return
     started = time.monotonic()
     log = (lambda line: None) if quiet else (lambda line: click.echo(f"  {line}", err=True))
-    result = build(function, options, code=code, log=log, say=say)
+    result = build(function, options, code=code, log=log, say=_say)
     if not result.existed:
-        say(f"Built in {time.monotonic() - started:.1f} s.")
+        _say(f"Built in {time.monotonic() - started:.1f} s.")
     if as_json:
         fields = {"image": result.image.reference, "id": result.image.id, "digest": result.image.digest}  # fmt: skip
         click.echo(json.dumps({**fields, "engine": result.engine, "existed": result.existed}))
     else:
         click.echo(result.image.reference)
+
+
+def _say(line: str) -> None:
+    click.echo(f"dhpy: {line}", err=True)
 
 
 def _explain(function: FunctionSpec, options: Options, code: dict[str, Content]) -> None:
@@ -152,7 +153,7 @@ def _read(given: dict[str, Any]) -> tuple[FunctionSpec, Options, dict[str, Conte
     )
     if given["platform"]:
         options = dataclasses.replace(options, platform=given["platform"])
-    return function, options, code_of(function.source, file.parent)
+    return function, options, code_of(function.source, file.parent, _say)
 
 
 def _secrets(items: tuple[str, ...]) -> dict[str, str]:

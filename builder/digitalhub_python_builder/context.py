@@ -5,15 +5,14 @@ from __future__ import annotations
 import io
 import tarfile
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from digitalhub_python_builder.dockerfile import render, split_lock
 from digitalhub_python_builder.plan import Content, Plan
-from digitalhub_runtime_python.errors import SourceFault, UsageFault
+from digitalhub_python_builder.selection import Log, selected
+from digitalhub_runtime_python.errors import UsageFault
 from digitalhub_runtime_python.sources import inline
-from digitalhub_runtime_python.sources.local import carried
 from digitalhub_runtime_python.spec import SourceSpec
 
 LIMIT = 256 << 20
@@ -57,21 +56,26 @@ def write_folder(plan: Plan, folder: Path) -> None:
         parent.chmod(0o755)
 
 
-def code_of(source: SourceSpec, folder: Path | None = None) -> dict[str, Content]:
+def code_of(
+    source: SourceSpec, folder: Path | None = None, log: Log = lambda line: None
+) -> dict[str, Content]:
     """The files of a function's code that belong in its image.
 
     Code at a URL is not among them: it is fetched when the function starts.
 
     Args:
         folder: the folder that the file of the function lies in; it goes in as a whole, but for
-            what its ignore rules name.
+            what its ignore files name, and what looks like a secret.
+        log: is told what was left out.
 
     Raises:
         SourceFault: the code is not readable as what it says it is.
         UsageFault: the folder is larger than a context may be.
     """
     if folder is not None:
-        return _folder(folder)
+        found: dict[str, Content] = dict(selected(folder, log))
+        check_size(found)
+        return found
     if source.base64 is not None or source.code is not None:
         with tempfile.TemporaryDirectory() as place:
             fetched = inline.fetch(source, Path(place))
@@ -108,28 +112,6 @@ def check_size(found: dict[str, Content], limit: int = LIMIT) -> None:
             f"The code has {total / 2**20:.1f} MiB, a build takes {limit / 2**20:.0f} MiB; largest: {named}.",
             "Name what is no code in a .dhignore file beside the function.",
         )
-
-
-def _folder(folder: Path) -> dict[str, Content]:
-    found: dict[str, Content] = {}
-    for path in _regular(folder):
-        found[path.relative_to(folder).as_posix()] = path
-    check_size(found)
-    return found
-
-
-def _regular(folder: Path) -> Iterator[Path]:
-    inside = folder.resolve()
-    for path in carried(folder):
-        target = path.resolve()
-        if inside not in target.parents:
-            raise SourceFault(
-                "source/unsafe-link",
-                f"The link {path} leads out of {folder}.",
-                "Replace it by what it leads to, or name it in a .dhignore file.",
-            )
-        if target.is_file():
-            yield path
 
 
 def _mode(content: Content) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 
+from digitalhub_python_builder.instructions import rendered
 from digitalhub_python_builder.plan import PIP_CONFIG_SECRET, Plan
 
 UID = 8877
@@ -13,35 +14,40 @@ HOME = "/opt/function"
 """Where the parts of a function's image lie. Not /shared: a platform mounts a volume over that."""
 RUNTIME = "/opt/dhpy"
 ENTRYPOINT = ("python3", "--check-hash-based-pycs", "never", "-m", "digitalhub_runtime_python")
+COMMAND = ("job",)
+HEALTH_TIMES = "--interval=30s --timeout=10s --start-period=60s"
+HEALTH = ("python3", "-m", "digitalhub_runtime_python.health")
 # PYTHONPATH is not used for this: platforms set it to something else.
 _PATH_FILE = (
     "import pathlib, sysconfig; "
     f"pathlib.Path(sysconfig.get_path('purelib'), 'dhpy.pth').write_text('{RUNTIME}')"
 )
-_INSTALLS = re.compile(r"\bapt(?:-get)?\s+(?:-\S+\s+)*install\b")
-_UPDATES = re.compile(r"\bapt(?:-get)?\s+(?:-\S+\s+)*update\b")
 
 
 def render(plan: Plan) -> str:
     """The Dockerfile of a plan; the same plan gives the same text.
 
-    The code comes last, so that its edit leaves every layer above it as it is.
+    Labels stand below all that takes time, so that functions with equal requirements share it; the
+    code comes last, so that its edit leaves every layer above it as it is.
     """
     parts = [
         ["# Made from the function's spec; `dhpy dockerfile` prints it."],
         [f"FROM {plan.base_image}"],
-        _labels(plan),
         [f"ENV {name}={_quoted(value)}" for name, value in sorted(plan.envs.items())],
         ["USER 0"] if _needs_root(plan) else [],
         [f"COPY ca-bundle.pem {HOME}/ca-bundle.pem"] if plan.ca_bundle else [],
-        _instructions(plan),
+        [rendered(text) for text in plan.instructions],
         _requirements(plan),
         [] if plan.has_runtime else _runtime(plan),
+        _labels(plan),
         [f"USER {UID}"],
         ["WORKDIR /shared"],
-        [f"ENTRYPOINT {_json_list(entrypoint(plan))}"],
-        # Last, and root's as every file: an edit of it makes this layer again and no other.
-        [f"COPY code/ {HOME}/code/"] if plan.code else [],
+        [] if plan.has_runtime else [f"HEALTHCHECK {HEALTH_TIMES} CMD {_json_list(HEALTH)}"],
+        # An entry point takes the base image's command away.
+        [f"ENTRYPOINT {_json_list(entrypoint(plan))}", f"CMD {_json_list(COMMAND)}"],
+        # Last, and root's as every file (kaniko would give it to USER): an edit of it makes this
+        # layer again and no other.
+        [f"COPY --chown=0:0 code/ {HOME}/code/"] if plan.code else [],
     ]
     return "".join(f"{line}\n" for part in parts for line in part)
 
@@ -53,31 +59,12 @@ def entrypoint(plan: Plan) -> tuple[str, ...]:
 
 
 def _labels(plan: Plan) -> list[str]:
-    pairs = [f"{name}={_quoted(value)}" for name, value in sorted(plan.labels.items())]
-    return ["LABEL " + " \\\n      ".join(pairs)] if pairs else []
+    pairs = [f"{name}={_quoted(value)}" for name, value in sorted(plan.image_labels.items())]
+    return ["LABEL " + " \\\n      ".join(pairs)]
 
 
 def _needs_root(plan: Plan) -> bool:
     return bool(plan.instructions or plan.requirements or plan.ca_bundle) or not plan.has_runtime
-
-
-def _instructions(plan: Plan) -> list[str]:
-    lines = []
-    lists_are_there = False
-    for text in plan.instructions:
-        # Slim images have no package lists, so an install without an update finds nothing. In the
-        # same layer: an update of its own would be cached, and go stale.
-        lists_are_there |= bool(_UPDATES.search(text))
-        update = "apt-get update -qq && " if _INSTALLS.search(text) and not lists_are_there else ""
-        lists_are_there |= bool(update)
-        flags, command = _split_flags(text)
-        lines.append(f"RUN {flags}{update}{command}")
-    return lines
-
-
-def _split_flags(text: str) -> tuple[str, str]:
-    match = re.match(r"((?:--\S+\s+)*)(.*)", text)
-    return (match[1], match[2]) if match else ("", text)
 
 
 def _requirements(plan: Plan) -> list[str]:

@@ -28,6 +28,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import digitalhub_runtime_python
+from digitalhub_python_builder import caches
 from digitalhub_python_builder.interpreters import (
     find_interpreter,
     find_uv,
@@ -90,7 +91,7 @@ def ensure_environment(
     if _is_complete(folder):
         return python
     try:
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        caches.folder(folder.parent, cache)
         with _locked(folder, log) as lock:
             if not _is_complete(folder):
                 _make(folder, python_version, wanted, log, environ, lock)
@@ -121,7 +122,7 @@ def ensure_runtime(cache: Path) -> Path:
             os.utime(target)
         return target
     try:
-        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        caches.folder(cache)
         temporary = Path(tempfile.mkdtemp(prefix=".runtime-", dir=cache))
         ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
         shutil.copytree(package, temporary / package.name, ignore=ignored)

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from digitalhub_python_builder import caches
 from digitalhub_python_builder.plan import Plan, tree_digest
 
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)(==\S+| @ \S+)", re.M)
@@ -78,9 +79,7 @@ def load_last(cache: Path, name: str) -> dict[str, Any] | None:
 
 def keep(cache: Path, name: str, plan: Plan) -> None:
     """Keep what `explain` needs of a plan that was built."""
-    file = _file(cache, name)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(record(plan)), "utf-8")
+    caches.keep(_file(cache, name), json.dumps(record(plan)), cache)
 
 
 def _file(cache: Path, name: str) -> Path:

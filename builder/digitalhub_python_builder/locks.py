@@ -16,6 +16,7 @@ from typing import Callable
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from digitalhub_python_builder import caches
 from digitalhub_python_builder.environments import DISTRIBUTION, FULL_PARTS, RUNTIME_PARTS
 from digitalhub_python_builder.interpreters import find_uv, uv_environment
 from digitalhub_python_builder.requirement_files import Wanted
@@ -71,8 +72,8 @@ def lock(
         found = _compile(
             lines, wanted.constraints, python, platform, "" if upgrade else preferred, environ
         )
-        if kept is not None:
-            _keep(kept, found)
+        if kept is not None and cache is not None:
+            caches.keep(kept, found, cache)
     return _only_allowed(found, dict(wanted.hashes))
 
 
@@ -173,13 +174,6 @@ def _reason(text: str) -> str:
     words = " ".join(redact(text).replace("×", " ").replace("╰─▶", " ").replace("│", " ").split())
     words = words.partition(" hint: ")[0].rstrip(".") + "."
     return words if len(words) <= 700 else f"{words[:500]} … {words[-190:]}"
-
-
-def _keep(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        file.write(text)
-    Path(file.name).replace(path)
 
 
 def _sha256(text: str) -> str:

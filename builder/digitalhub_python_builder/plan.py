@@ -6,6 +6,7 @@ cannot go wrong.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Union
 
+from digitalhub_python_builder.instructions import CONTROL, SECRET_ID, checked
 from digitalhub_python_builder.requirements import redact
 from digitalhub_runtime_python.errors import UsageFault
 from digitalhub_runtime_python.spec import FunctionSpec, interpreter_version
@@ -21,21 +23,15 @@ from digitalhub_runtime_python.spec import FunctionSpec, interpreter_version
 Content = Union[bytes, Path]
 """A file of the context: its bytes, or where they lie."""
 
-LAYOUT = 1
+LAYOUT = 2
 """Part of every plan's hash: raise it when the same plan makes another image."""
 PLATFORMS = ("linux/amd64", "linux/arm64")
 PIP_CONFIG_SECRET = "pip.conf"  # noqa: S105 - the name of a build secret, not one
 """The build secret that carries pip's index where its URL has a password."""
 
-# What ends a line anywhere: in Dockerfiles, in shells, in terminals.
-_LINE_BREAK = re.compile("[\\x00-\\x08\\x0a-\\x1f\\x7f\\x85\u2028\u2029]")
-# BuildKit reads the lines after <<EOF as its content, so an instruction could swallow ours.
-_HERE_DOCUMENT = re.compile(r"(?<!<)\d*<<-?\s*[\"']?[A-Za-z_]")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LABEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*")
-_FLAG = re.compile(r"--(?:mount=type=(?:secret|cache|tmpfs|ssh)(?:,[^\s]*)?)(?=\s)")
-_SECRET_ID = re.compile(r"--mount=type=secret[^\s]*?,id=([^\s,]+)")
 
 
 @dataclass(frozen=True)
@@ -78,18 +74,33 @@ class Plan:
         """The tag of its image."""
         return self.digest[:16]
 
+    @property
+    def image_labels(self) -> dict[str, str]:
+        """`labels`, and a version: the hash of what stands above them, where none was given."""
+        above = hashlib.sha256(json.dumps([LAYOUT, self.platform, self._above_labels()]).encode())
+        return {"org.opencontainers.image.version": above.hexdigest()[:16], **self.labels}
+
     def steps(self) -> list[tuple[str, str]]:
         """(name, key) of each step in the order of the Dockerfile; a changed key rebuilds from there."""
+        return [
+            *self._above_labels(),
+            ("labels", json.dumps(dict(sorted(self.labels.items())))),
+            ("code", self._code_digest),
+        ]
+
+    @functools.cached_property
+    def _code_digest(self) -> str:
+        return tree_digest(self.code) if self.code else ""
+
+    def _above_labels(self) -> list[tuple[str, str]]:
         pip = [self.requirements, self.index_url, self.index_secret, self.python]
         return [
             ("base image", f"{self.base_image} {self.base_id}".strip()),
-            ("labels", json.dumps(dict(sorted(self.labels.items())))),
             ("environment", json.dumps(dict(sorted(self.envs.items())))),
             ("CA bundle", _sha256(self.ca_bundle) if self.ca_bundle else ""),
             *((f"instruction {i + 1}", text) for i, text in enumerate(self.instructions)),
             ("requirements", _sha256(json.dumps(pip).encode()) if self.requirements else ""),
             ("runtime", tree_digest(self.runtime) if self.runtime else ""),
-            ("code", tree_digest(self.code) if self.code else ""),
         ]
 
 
@@ -133,16 +144,16 @@ def make_plan(
         python=python,
         has_runtime=has_runtime,
         platform=platform,
-        labels=_labels(function, python, labels or {}),
+        labels=_labels(function, python, base_image, labels or {}),
         envs=_envs(envs or {}),
-        instructions=tuple(_instruction(text, secrets) for text in _list(instructions)),
+        instructions=tuple(checked(text, secrets) for text in _list(instructions)),
         requirements=requirements,
         index_url="" if password else _line("the index URL", index_url, "build/index"),
         index_secret=bool(password and requirements),
         ca_bundle=ca_bundle,
         runtime={} if has_runtime else dict(runtime or {}),
         code=dict(code or {}),
-        secrets=tuple(sorted({i for t in instructions for i in _SECRET_ID.findall(t)})),
+        secrets=tuple(sorted({i for t in instructions for i in SECRET_ID.findall(t)})),
     )
 
 
@@ -157,9 +168,13 @@ def tree_digest(files: Mapping[str, Content]) -> str:
     return total.hexdigest()
 
 
-def _labels(function: FunctionSpec, python: str, given: Mapping[str, str]) -> dict[str, str]:
+def _labels(
+    function: FunctionSpec, python: str, base: str, given: Mapping[str, str]
+) -> dict[str, str]:
+    # The base image's own title, version and base would otherwise be the function's.
     own = {
-        "org.opencontainers.image.title": function.name,
+        "org.opencontainers.image.title": function.name or "function",
+        "org.opencontainers.image.base.name": base,
         "io.digitalhub.project": function.project,
         "io.digitalhub.function": function.name,
         "io.digitalhub.python": python,
@@ -185,8 +200,8 @@ def _line(what: str, value: object, code: str) -> str:
         raise UsageFault(
             code, f"{what} is {type(value).__name__}, not a string.", "Write it as text."
         )
-    if _LINE_BREAK.search(value):
-        raise UsageFault(code, f"{what} holds a line break, a NUL or another control character.", "Write it in one line.")  # fmt: skip
+    if CONTROL.search(value):
+        raise UsageFault(code, f"{what} contains a line break, a NUL or another control character.", "Write it in one line.")  # fmt: skip
     return value
 
 
@@ -194,42 +209,6 @@ def _list(instructions: Sequence[str]) -> list[str]:
     if isinstance(instructions, (str, bytes)):
         raise UsageFault("build/instruction", "instructions are a list of strings, not one string.", 'Write e.g. ["apt-get install -y git"].')  # fmt: skip
     return list(instructions)
-
-
-def _instruction(text: object, secrets: Sequence[str]) -> str:
-    """A RUN instruction that stays one: it ends where its line ends."""
-    shown = repr(text if not isinstance(text, str) or len(text) <= 120 else f"{text[:120]}…")
-    line = _line(f"The instruction {shown}", text, "build/instruction").strip()
-
-    def fault(why: str, hint: str) -> UsageFault:
-        return UsageFault("build/instruction", f"The instruction {shown} {why}.", hint)
-
-    if not line:
-        raise fault("is empty", "Leave it out.")
-    if re.match(r"RUN\s", line, re.I):
-        raise fault("begins with RUN", "Write the command alone.")
-    if line.endswith("\\"):
-        raise fault("ends with a backslash, which would take the next line in", "Remove it.")
-    if _HERE_DOCUMENT.search(line):
-        raise fault(
-            "holds a here-document, which would take the next lines in", "Use printf and a pipe."
-        )
-    rest = line
-    while rest.startswith("--"):
-        flag = _FLAG.match(rest)
-        if flag is None:
-            raise fault(
-                "begins with an option that is not allowed",
-                "Use --mount=type=secret, cache, tmpfs or ssh.",
-            )
-        rest = rest[flag.end() :].lstrip()
-    missing = [name for name in _SECRET_ID.findall(line) if name not in secrets]
-    if missing:
-        raise fault(
-            f"mounts the build secret {missing[0]!r}, which is not given",
-            f"Give it: --secret {missing[0]}.",
-        )
-    return line
 
 
 def _sha256(data: bytes) -> str:

@@ -95,6 +95,21 @@ def test_every_part_of_a_plan_counts_in_its_hash(change: dict[str, Any]) -> None
         ("echo a \\", "backslash"),
         ("cat <<EOF > /etc/motd", "here-document"),
         ("cat 3<<-'EOF'", "here-document"),
+        # What BuildKit takes for one, by its own splitting of words.
+        (r"cat <<\USER", "here-document"),
+        ("cat <<1", "here-document"),
+        ("cat <<.x", "here-document"),
+        ('cat <<"" E', "here-document"),
+        ("cat <<é", "here-document"),
+        ("cat <<<E", "here-document"),
+        ("cat 0<<$X", "here-document"),
+        ('cat "\'"<<E', "here-document"),
+        ("echo \ud800", "control"),
+        ("echo a\fUSER root", "line break"),
+        ("echo \x85", "line break"),
+        ("echo a \\\t ", "backslash"),
+        ("--mount=type=cache,target=/x,type=bind,source=/ true", "option"),
+        ('--mount=type=cache,target="/x true', "option"),
         ("  ", "empty"),
         ("RUN apt-get install git", "RUN"),
         ("--network=none true", "option"),
@@ -108,6 +123,29 @@ def test_an_instruction_that_could_be_more_than_one_is_refused(instruction: Any,
     with pytest.raises(UsageFault, match=why) as caught:
         make_plan(FUNCTION, "base", instructions=[instruction])
     assert caught.value.code == "build/instruction"
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    ["echo '<<EOF'", 'printf "%s" "a <<E b"', r"echo \<\<E", "echo \"'\" '<<' `true` # \\ <"],
+)
+def test_what_is_in_quotes_is_no_here_document_and_cannot_become_one(instruction: str) -> None:
+    (line,) = [n for n in render(make_plan(FUNCTION, "base", instructions=[instruction])).split("\n") if n.startswith("RUN")]  # fmt: skip
+    assert "<<" not in line
+    if "<<" in instruction:
+        assert json.loads(line[4:]) == ["/bin/sh", "-c", instruction]
+
+
+def test_what_installs_with_apt_has_lists_and_leaves_none() -> None:
+    instructions = ["apt-get update", "apt-get install -y git # x", "--mount=type=cache,target=/var/cache/apt apt install -y jq", "true"]  # fmt: skip
+    lines = [n for n in render(make_plan(FUNCTION, "base", instructions=instructions)).split("\n") if n.startswith("RUN")]  # fmt: skip
+    clean = "trap 'rm -rf /var/lib/apt/lists/* /var/cache/apt/*' EXIT; "
+    assert lines == [
+        f"RUN {clean}apt-get update",
+        f"RUN {clean}apt-get update -qq && apt-get install -y git # x",
+        "RUN --mount=type=cache,target=/var/cache/apt apt-get update -qq && apt install -y jq",
+        "RUN true",
+    ]
 
 
 def test_instructions_that_are_one_string_are_refused() -> None:
@@ -160,7 +198,7 @@ def test_no_value_adds_a_line_to_the_dockerfile(instruction: str, env: str, labe
         return
     text = render(plan)
     keywords = [line.split(" ")[0] for line in text.split("\n") if not line.startswith(" ")]
-    assert keywords == ["#", "FROM", "LABEL", "ENV", "USER", "RUN", "USER", "WORKDIR", "ENTRYPOINT", ""]  # fmt: skip
+    assert keywords == ["#", "FROM", "ENV", "USER", "RUN", "LABEL", "USER", "WORKDIR", "ENTRYPOINT", "CMD", ""]  # fmt: skip
 
 
 def test_a_password_of_an_index_is_in_no_file_of_the_context() -> None:
@@ -188,6 +226,42 @@ def test_the_folder_of_a_function_goes_in_without_what_its_ignore_file_names(
         "main.py",
         "pkg/mod.py",
     ]
+
+
+SECRETS = {
+    ".env": "A=1", ".env.production": "A=1", "prod.env": "A=1", ".npmrc": "", ".pypirc": "", ".netrc": "",
+    ".ssh/known_hosts": "", "pkg/.aws/credentials": "", "id_ed25519": "", "store.p12": "", ".git-credentials": "",
+    "deploy.txt": "# ours\n-----BEGIN OPENSSH PRIVATE KEY-----\n", "tls/server.pem": "-----BEGIN RSA PRIVATE KEY-----\n",
+    "account.json": '{"private_key": "-----BEGIN PRIVATE KEY-----"}', "aws.cfg": "[x]\naws_secret_access_key = y\n",
+}  # fmt: skip
+
+
+def test_what_looks_like_a_secret_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    ordinary = {"main.py": "-----BEGIN PRIVATE KEY-----", ".env.example": "", "ca.pem": "-----BEGIN CERTIFICATE-----"}  # fmt: skip
+    for name, text in {**SECRETS, **ordinary}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    lines: list[str] = []
+    assert set(context.code_of(SourceSpec(source="main.py"), tmp_path, lines.append)) == set(ordinary)  # fmt: skip
+    assert len(lines) == 1 and lines[0].startswith("warning: left out") and ".env" in lines[0]
+    (tmp_path / ".dhignore").write_text("!ca.pem\n!deploy.txt\n")
+    found = context.code_of(SourceSpec(source="main.py"), tmp_path, lines.append)
+    assert set(found) == {*ordinary, "deploy.txt"}
+
+
+def test_all_three_ignore_files_are_honoured_the_later_over_the_earlier(tmp_path: Path) -> None:
+    for name in ("main.py", "a.log", "sub/b.log", "sub/c.bin", "sub/keep.bin", "build/x.py", "gen/y.py", "doc/z.md", "doc/in/w.md", "own/v"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / ".gitignore").write_text("*.log\nbuild/\ngen/\n")
+    (tmp_path / "sub/.gitignore").write_text("*.bin\n!keep.bin\n")
+    # Docker's patterns begin at the top, and `!` reaches into a folder that is left out.
+    (tmp_path / ".dockerignore").write_text("# x\n*.md\ndoc\n!doc/in\n")
+    (tmp_path / ".dhignore").write_text("/own\n!gen/\n")
+    lines: list[str] = []
+    found = context.code_of(SourceSpec(source="main.py"), tmp_path, lines.append)
+    assert sorted(found) == ["doc/in/w.md", "gen/y.py", "main.py", "sub/keep.bin"]
+    assert lines == ["Left out by an ignore file: a.log, build/x.py, doc/z.md, own/, sub/b.log, sub/c.bin."]  # fmt: skip
 
 
 def test_a_context_over_its_limit_is_refused_and_the_largest_file_named(tmp_path: Path) -> None:

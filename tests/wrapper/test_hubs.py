@@ -429,7 +429,7 @@ def test_core_an_entity_without_a_path_or_content_is_named(
     project = stage.settings.project
     for path, said in (
         (None, "has no path"),
-        ("s3://digitalhub/nothing/here.txt", "Nothing is stored"),
+        ("s3://digitalhub/nothing/here.txt", "s3://digitalhub/nothing/here.txt does not exist"),
     ):
         entity = {"kind": "artifact", "name": "bare", "spec": {"path": path} if path else {}}
         created = control_plane.ask("POST", f"/-/{project}/artifacts", entity)

@@ -19,8 +19,8 @@ from digitalhub_runtime_python.errors import SourceFault
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.sources import fetch
 from digitalhub_runtime_python.sources.archive import MAX_RATIO, RATIO_FROM
-from digitalhub_runtime_python.sources.tree import MAX_ENTRIES, member_path
 from digitalhub_runtime_python.spec import SourceSpec
+from digitalhub_runtime_python.transfer import MAX_ENTRIES, member_path
 
 LINK = stat.S_IFLNK | 0o777
 

@@ -14,6 +14,7 @@ import pytest
 from servers.objects import ObjectServer, object_server
 from servers.surroundings import files_below
 
+from digitalhub_runtime_python import transfer
 from digitalhub_runtime_python.errors import SourceFault
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.sources import Fetched, fetch, tree
@@ -169,7 +170,7 @@ def test_a_key_that_leads_out_of_the_folder_is_refused(server, tmp_path, setting
 def test_a_folder_larger_than_code_can_be_is_not_downloaded(
     server, tmp_path, settings, monkeypatch
 ):
-    monkeypatch.setattr(tree, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(transfer, "MAX_BYTES", 1 << 20)
     server.objects["p/fn/data.bin"] = bytes(2 << 20)
     assert refused("s3://bucket/p/fn/", tmp_path / "d", settings).code == "source/too-large"
     assert [path for path, _ in server.requests] == ["/bucket"]

@@ -19,9 +19,10 @@ from servers.authority import make_authority
 from servers.surroundings import clean_environ, files_below
 from servers.web import Page, WebServer, web_server
 
+from digitalhub_runtime_python import transfer
 from digitalhub_runtime_python.errors import SourceFault
 from digitalhub_runtime_python.settings import Settings
-from digitalhub_runtime_python.sources import Fetched, fetch, tree
+from digitalhub_runtime_python.sources import Fetched, fetch
 from digitalhub_runtime_python.spec import SourceSpec
 
 CODE = b"def handler():\n    return 1\n"
@@ -229,7 +230,7 @@ def test_a_host_that_does_not_exist_is_said_so(tmp_path, settings):
 
 
 def test_what_is_larger_than_code_can_be_is_not_downloaded(server, tmp_path, settings, monkeypatch):
-    monkeypatch.setattr(tree, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(transfer, "MAX_BYTES", 1 << 20)
     server.pages["/big.py"] = Page(bytes(3 << 20))
     fault = refused(f"{server.url}/big.py", tmp_path / "d", settings)
     assert fault.code == "source/too-large"

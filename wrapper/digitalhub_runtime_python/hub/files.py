@@ -7,12 +7,13 @@ import shutil
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from digitalhub_runtime_python.errors import ArgumentFault
-from digitalhub_runtime_python.hub.offline import read_frame, read_polars
-from digitalhub_runtime_python.object_store import open_store
+from digitalhub_runtime_python.errors import ArgumentFault, SourceFault
+from digitalhub_runtime_python.frames import read_frame, read_polars
 from digitalhub_runtime_python.settings import Settings
-from digitalhub_runtime_python.sources.tree import member_path
+from digitalhub_runtime_python.sources.uri import SourceUri, parse
+from digitalhub_runtime_python.transfer import Budget, member_path
 
 CHUNK = 8 * 1024 * 1024
 """Bytes that are read at once: a pod of 282 MiB must be able to store more than it can hold."""
@@ -20,7 +21,11 @@ CHUNK = 8 * 1024 * 1024
 
 def upload(path: Path, uri: str, settings: Settings) -> list[dict[str, Any]]:
     """Upload a file to `uri`, or a folder's files below it; the entity's `status.files`."""
-    store, key = open_store(uri, settings)
+    from digitalhub_runtime_python.transfer import (
+        objects,  # 12 MiB, which an input over HTTP is spared
+    )
+
+    store, key = objects.open_store(uri, settings)
     if not path.is_dir():
         return [_upload_file(store, key, path, path.name)]
     files = sorted(p for p in path.rglob("*") if p.is_file())
@@ -62,28 +67,12 @@ def _download(uri: str, settings: Settings) -> Path:
     if "://" not in uri:
         return Path(uri)
     folder = _input_folder(settings)
-    if uri.startswith(("http://", "https://")):
-        return _download_http(uri, folder)
-    store, key = open_store(uri, settings)
-    names = [o["path"] for batch in store.list(key) for o in batch] if key.endswith("/") else [key]
-    if not names:
-        raise _nothing(uri)
-    for name in names:
-        relative = name[len(key) :] if key.endswith("/") else name.rpartition("/")[2]
-        try:
-            target = folder / member_path(relative)
-            result = store.get(name)
-        except ValueError as exc:
-            raise ArgumentFault(
-                "arguments/input", f"{uri} holds {relative!r}, which {exc}.", "Rename it."
-            ) from exc
-        except FileNotFoundError as exc:
-            raise _nothing(uri) from exc
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("wb") as file:
-            for chunk in result.stream(min_chunk_size=CHUNK):
-                file.write(chunk)
-    return folder if key.endswith("/") else target
+    try:
+        if uri.startswith(("http://", "https://")):
+            return _download_web(uri, folder, settings)
+        return _download_objects(uri, folder, settings)
+    except SourceFault as fault:
+        raise ArgumentFault("arguments/input", fault.message, fault.hint) from fault
 
 
 def _input_folder(settings: Settings) -> Path:
@@ -95,30 +84,35 @@ def _input_folder(settings: Settings) -> Path:
     return folder
 
 
-def _nothing(uri: str) -> ArgumentFault:
-    return ArgumentFault(
-        "arguments/input", f"Nothing is stored at {uri}.", "Check the entity's path."
-    )
+def _budget(shown: str, folder: Path) -> Budget:
+    """Data may be as large as the disk, not as code."""
+    hint = "Set DHPY_WORKSPACE to a folder with more space."
+    return Budget(shown, entries=1_000_000, size=shutil.disk_usage(folder).free, hint=hint)
 
 
-def _download_http(uri: str, folder: Path) -> Path:
-    import urllib3
+def _download_web(uri: str, folder: Path, settings: Settings) -> Path:
+    from digitalhub_runtime_python.transfer import web
 
-    target = folder / (uri.partition("?")[0].rpartition("/")[2] or "file")
-    timeout = urllib3.Timeout(connect=10, read=60)
+    address = parse(uri.partition("#")[0])
     try:
-        with urllib3.PoolManager(timeout=timeout).request(
-            "GET", uri, preload_content=False
-        ) as response:
-            if response.status != 200:
-                raise _refused(uri, f"answered {response.status}")
-            with target.open("wb") as file:
-                for chunk in response.stream(CHUNK):
-                    file.write(chunk)
-    except urllib3.exceptions.HTTPError as exc:
-        raise _refused(uri, f"cannot be read: {getattr(exc, 'reason', None) or exc}") from exc
+        target = folder / member_path(unquote(urlsplit(address.url).path).lstrip("/")).name
+    except ValueError:
+        target = folder / "file"
+    web.download(address, target, _budget(address.shown, folder), settings.environ)
     return target
 
 
-def _refused(uri: str, why: str) -> ArgumentFault:
-    return ArgumentFault("arguments/input", f"{uri} {why}.", "Check the entity's path.")
+def _download_objects(uri: str, folder: Path, settings: Settings) -> Path:
+    from digitalhub_runtime_python.transfer import objects
+
+    bucket = objects.Bucket(SourceUri("", uri, uri), settings)
+    budget = _budget(uri, folder)
+    if not bucket.key.endswith("/"):
+        target = folder / member_path(bucket.key).name
+        bucket.download(bucket.key, target, budget)
+        return target
+    for relative, item in bucket.below(budget):
+        target = folder / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        bucket.download(item["path"], target, _budget(uri, folder))
+    return folder

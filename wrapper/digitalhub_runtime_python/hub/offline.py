@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from digitalhub_runtime_python.errors import ArgumentFault, PlatformFault, UsageFault
+from digitalhub_runtime_python.frames import read_frame, read_polars
 from digitalhub_runtime_python.outputs import Output
 from digitalhub_runtime_python.spec import RunSpec
 
@@ -149,20 +149,6 @@ class LocalFile(os.PathLike[str]):
     def download(self, *_: Any, **__: Any) -> str:
         """The path, as text: it is here already."""
         return str(self.path)
-
-
-def read_frame(path: Path) -> Any:
-    """A pandas frame from a parquet, CSV or JSON file, or from a folder of parquet files."""
-    pandas: Any = importlib.import_module("pandas")
-    readers = {".csv": pandas.read_csv, ".json": pandas.read_json}
-    return readers.get(path.suffix.lower(), pandas.read_parquet)(path)
-
-
-def read_polars(path: Path) -> Any:
-    """A polars frame from the same files."""
-    polars: Any = importlib.import_module("polars")
-    readers = {".csv": polars.read_csv, ".json": polars.read_json}
-    return readers.get(path.suffix.lower(), polars.read_parquet)(path)
 
 
 def _no_platform(name: str) -> PlatformFault:

@@ -12,7 +12,7 @@ from digitalhub.factory.entity import entity_factory
 from digitalhub.stores.data.api import get_store
 
 from digitalhub_runtime_python.errors import ArgumentFault, OutputFault
-from digitalhub_runtime_python.hub.offline import read_frame, read_polars
+from digitalhub_runtime_python.frames import read_frame, read_polars
 from digitalhub_runtime_python.outputs import Output
 from digitalhub_runtime_python.sdk import compat, session
 from digitalhub_runtime_python.spec import RunSpec

@@ -18,6 +18,7 @@ from typing import Any
 
 from digitalhub.stores.data.api import get_store
 
+from digitalhub_runtime_python import transfer
 from digitalhub_runtime_python.errors import SourceFault, UsageFault
 from digitalhub_runtime_python.sdk import compat
 from digitalhub_runtime_python.sdk.checks import check_handler
@@ -122,7 +123,7 @@ def pack(folder: Path, archive: Path) -> Path:
         SourceFault: a link leads out of the folder, or there is far too much for code.
     """
     tree.check_links(folder, str(folder), local.carried(folder))
-    budget = tree.Budget(f"The folder {folder}")
+    budget = transfer.Budget(f"The folder {folder}")
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as out:
         for path in _files(folder):
             budget.entry()

@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from digitalhub_runtime_python import transfer
 from digitalhub_runtime_python.errors import SourceFault
 from digitalhub_runtime_python.sources import tree
 
@@ -42,7 +43,7 @@ def extract(path: Path, dest: Path, what: str) -> None:
     Raises:
         SourceFault: it is no zip, is damaged or encrypted, leads out of `dest`, or is a bomb.
     """
-    budget = tree.Budget(f"The archive {what}")
+    budget = transfer.Budget(f"The archive {what}")
     packed = max(path.stat().st_size, 1)
     links: list[tuple[PurePosixPath, bytes]] = []
     try:
@@ -80,7 +81,7 @@ def extract(path: Path, dest: Path, what: str) -> None:
 
 def _name(member: zipfile.ZipInfo, what: str) -> PurePosixPath:
     try:
-        return tree.member_path(member.filename)
+        return transfer.member_path(member.filename)
     except ValueError as exc:
         raise SourceFault(
             "source/unsafe-path",
@@ -90,11 +91,15 @@ def _name(member: zipfile.ZipInfo, what: str) -> PurePosixPath:
 
 
 def _file(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, budget: tree.Budget, packed: int
+    archive: zipfile.ZipFile,
+    member: zipfile.ZipInfo,
+    path: Path,
+    budget: transfer.Budget,
+    packed: int,
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with archive.open(member) as packed_file, path.open("xb") as file:
-        while chunk := packed_file.read(tree.CHUNK):
+        while chunk := packed_file.read(transfer.CHUNK):
             budget.add(len(chunk))
             if budget.bytes > max(RATIO_FROM, MAX_RATIO * packed):
                 raise budget.exceeded(f"more than {MAX_RATIO} times its own size in it")

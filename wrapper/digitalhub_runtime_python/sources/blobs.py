@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Callable
+from typing import Callable
 
 from digitalhub_runtime_python.errors import SourceFault
 from digitalhub_runtime_python.sources import Fetched, cache, tree
@@ -47,13 +46,6 @@ def obtain(
     path = cache.keep_file(held, target, digest)
     cache.remember(held, name, new or "", digest)
     return path, digest
-
-
-def write(chunks: Iterable[bytes], file: IO[bytes], budget: tree.Budget) -> None:
-    """Write what comes, until the budget says that it is too much."""
-    for chunk in chunks:
-        budget.add(len(chunk))
-        file.write(chunk)
 
 
 def check_digest(uri: SourceUri, digest: str) -> None:

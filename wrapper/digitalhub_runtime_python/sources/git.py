@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
+from digitalhub_runtime_python import transfer
 from digitalhub_runtime_python.errors import SourceFault
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.sources import Fetched, cache, git_faults, tree
@@ -162,7 +163,7 @@ class Git:
 
     def _check_size(self, commit: str) -> None:
         # Before the checkout: a repository of ten small objects can hold billions of files.
-        budget = tree.Budget(self.uri.shown)
+        budget = transfer.Budget(self.uri.shown)
         submodules = []
         command = [*self.command, "ls-tree", "-r", "-l", "-z", "--full-tree", commit]
         with subprocess.Popen(
@@ -216,7 +217,7 @@ class Git:
 def _split(stream: IO[bytes]) -> Iterator[bytes]:
     """The pieces between NULs, without holding more than one and a chunk."""
     rest = b""
-    while chunk := stream.read(tree.CHUNK):
+    while chunk := stream.read(transfer.CHUNK):
         *pieces, rest = (rest + chunk).split(b"\0")
         yield from pieces
 

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from digitalhub_runtime_python import transfer
 from digitalhub_runtime_python.errors import SourceFault
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.sources import Fetched, blobs, tree
@@ -76,7 +77,7 @@ def carried(folder: Path) -> Iterator[Path]:
 
 
 def _copy_folder(folder: Path, dest: Path) -> Fetched:
-    budget = tree.Budget(f"The folder {folder}")
+    budget = transfer.Budget(f"The folder {folder}")
     # The run's own folder can lie below the code's; it is no part of it.
     own = dest.resolve()
     found = []

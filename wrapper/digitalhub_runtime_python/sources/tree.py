@@ -1,76 +1,15 @@
-"""What every fetched folder must be: names that stay inside, links that stay inside, and bounded."""
+"""What every fetched folder must be: its links stay inside, and its digest says what it holds."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from digitalhub_runtime_python.errors import SourceFault
-
-MAX_ENTRIES = 50_000
-"""Files and folders of one source. The largest Python packages have a fifth of that; a bomb, millions."""
-MAX_BYTES = 1 << 30
-"""Bytes of one source, on the wire and unpacked: what a pod without a volume of its own can hold."""
-CHUNK = 1 << 18
-"""Bytes read at a time: few system calls, and nothing beside a pod's 282 MiB."""
-
-_DRIVE = re.compile(r"[A-Za-z]:")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-
-
-class Budget:
-    """Counts what a source brings, and stops it where it is more than code can be."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-        self.entries = 0
-        self.bytes = 0
-
-    def entry(self) -> None:
-        self.entries += 1
-        if self.entries > MAX_ENTRIES:
-            raise self.exceeded(f"more than {MAX_ENTRIES} files and folders")
-
-    def add(self, count: int) -> None:
-        self.bytes += count
-        if self.bytes > MAX_BYTES:
-            raise self.exceeded(f"more than {MAX_BYTES >> 20} MiB")
-
-    def exceeded(self, limit: str) -> SourceFault:
-        return SourceFault(
-            "source/too-large",
-            f"{self.what} has {limit}.",
-            "Keep data out of the code: log it as an artifact and take it as an input.",
-        )
-
-
-def member_path(name: str) -> PurePosixPath:
-    """A name out of an archive, a listing or a fragment as a path that stays inside a folder.
-
-    Backslashes separate too: archives made on Windows have them.
-
-    Raises:
-        ValueError: it is absolute, leads out, or cannot be a name; the text completes "the name …".
-    """
-    if _CONTROL.search(name):
-        raise ValueError("holds a control character")
-    try:
-        os.fsencode(name)
-    except UnicodeEncodeError:
-        raise ValueError("cannot be a file's name") from None
-    parts = name.replace("\\", "/").split("/")
-    if not parts[0] or _DRIVE.match(parts[0]):
-        raise ValueError("is empty" if not name else "is absolute")
-    if ".." in parts:
-        raise ValueError("leads out of the source")
-    kept = [part for part in parts if part not in ("", ".")]
-    if not kept:
-        raise ValueError("is empty")
-    return PurePosixPath(*kept)
+from digitalhub_runtime_python.transfer import CHUNK
 
 
 def entries(root: Path) -> Iterator[Path]:

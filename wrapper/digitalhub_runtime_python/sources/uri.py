@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import unquote, urlsplit
 
 from digitalhub_runtime_python.errors import SourceFault
-from digitalhub_runtime_python.sources.tree import member_path
+from digitalhub_runtime_python.transfer import member_path
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")

@@ -1,0 +1,39 @@
+"""Folders and files of the cache: for their owner alone, and whole or not there."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def folder(path: Path, top: Path | None = None) -> Path:
+    """`path`, made where it is absent, with 0700; one of ours that has wider modes is tightened.
+
+    Args:
+        top: the cache itself, which is treated likewise, with all that lies between.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    between = [
+        one for one in path.parents if top is not None and (one == top or top in one.parents)
+    ]
+    for one in (path, *between):
+        found = one.stat()
+        if found.st_mode & 0o077 and found.st_uid == os.geteuid():
+            one.chmod(0o700)
+    return path
+
+
+def keep(file: Path, content: str, cache: Path) -> None:
+    """Write a file of the cache: 0600, and never half of it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder(file.parent, cache)
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as new:
+        new.write(content)
+    Path(new.name).replace(file)
