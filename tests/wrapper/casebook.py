@@ -135,6 +135,8 @@ def _compare_output(expected: dict[str, Any], path: Path, entity: Mapping[str, A
     if "folder" in expected:
         found = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
         assert found == expected["folder"]
+    if "size" in expected:
+        assert path.stat().st_size == expected["size"]
     if "text" in expected:
         assert path.read_text("utf-8") == expected["text"]
     if "bytes" in expected:

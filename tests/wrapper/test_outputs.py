@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from walking import failure, results, run_entity, walk
 
-from digitalhub_runtime_python import formats, outputs
+from digitalhub_runtime_python import formats, outputs, tables
 from digitalhub_runtime_python.errors import OutputFault, PlatformFault
 from digitalhub_runtime_python.formats import json_form
 from digitalhub_runtime_python.outputs import Output, collect
@@ -118,6 +118,7 @@ def test_plain_json_comes_back_as_it_is(value: dict[str, Any]) -> None:
         (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
         ({"b": b"hi"}, {"b": "aGk="}),
         ([{1}], [[1]]),
+        ((1, (2.5, None)), [1, [2.5, None]]),
         (2**200, 2**200),
         ("\ud800", "\ud800"),
         (Box((1, None)), {"content": [1, None]}),
@@ -137,7 +138,6 @@ def test_a_value_has_this_json_form(value: Any, expected: Any) -> None:
         object(),
         {1, 2},
         b"x",
-        (1, 2),
         dict,
         Box,
         Box(object()),
@@ -235,10 +235,28 @@ def test_no_returned_value_is_lost_and_none_gets_a_name_twice(names: list[str], 
 
 def test_the_limit_of_a_result_is_the_size_of_its_json(tmp_path: Path) -> None:
     fits = "x" * (outputs.RESULT_LIMIT - len('[""]'))
-    collected, stored = gather(([fits], [fits + "x"], fits + "xyz"), [], tmp_path)
-    assert list(collected.results) == ["output_0", "output_2"], "text has no limit"
-    assert collected.outputs == {"output_1": "key:output_1"}
+    collected, stored = gather(([fits], [fits + "x"], fits + "xyz", "x"), [], tmp_path)
+    assert list(collected.results) == ["output_0", "output_3"]
+    assert [o.path.name for o in stored] == ["output_1.json", "output_2.txt"]
     assert json.loads(stored[0].path.read_text()) == [fits + "x"]
+    assert stored[1].path.read_text() == fits + "xyz"
+
+
+def test_all_results_together_have_a_limit_that_small_ones_never_meet(tmp_path: Path) -> None:
+    half = "x" * (outputs.RESULTS_LIMIT // 2 - len('""'))
+    values = (half, half, "y" * outputs.SMALL, "z")
+    collected, stored = gather(values, ["a", "b", "c", "d"], tmp_path)
+    assert list(collected.results) == ["a", "b", "d"]
+    assert [o.path.name for o in stored] == ["c.txt"]
+
+
+@given(st.dictionaries(st.integers(0, 2) | st.sampled_from(["0", "1", "2"]), st.integers()))
+def test_keys_that_are_one_in_json_are_never_merged(value: dict[Any, int]) -> None:
+    form = json_form([{"in": value}])
+    distinct = len({str(key) for key in value}) == len(value)
+    assert (form is not None) == distinct
+    if form is not None:
+        assert len(form.value[0]["in"]) == len(value)
 
 
 def test_an_entity_is_saved_and_related_to_the_run_also_where_a_kind_is_declared(
@@ -321,7 +339,7 @@ def test_a_text_is_a_path_only_where_a_kind_is_declared_and_something_is_there(
     )
     assert stored[0].path == file
     assert collected.results == {"plain": str(file)}
-    assert stored[1].path.name == "t.json", "no path: the text itself"
+    assert stored[1].path.name == "t.txt", "no path: the text itself"
 
 
 def test_the_table_of_a_parquet_file_is_described(tmp_path: Path) -> None:
@@ -340,7 +358,7 @@ def test_the_table_of_a_parquet_file_is_described(tmp_path: Path) -> None:
         }
     )
     kind, path = formats.write(frame, tmp_path / "t")
-    spec, status = formats.describe_table(path)
+    spec, status = tables.describe_table(path)
     types = {f["name"]: f["type"] for f in spec["schema"]["fields"]}
     assert kind == "table"
     assert types == {
@@ -358,15 +376,38 @@ def test_a_preview_that_is_too_large_is_left_out(tmp_path: Path) -> None:
 
     frame = pd.DataFrame({"text": ["x" * 20_000] * 10})
     _, path = formats.write(frame, tmp_path / "t")
-    assert formats.describe_table(path)[1] == {"preview": {"cols": [], "rows": 10}}
+    assert tables.describe_table(path)[1] == {"preview": {"cols": [], "rows": 10}}
 
 
-def test_a_frame_that_parquet_refuses_is_one_output_that_is_not_stored(tmp_path: Path) -> None:
+def test_a_frame_that_the_disk_has_no_room_for_is_not_stored_otherwise(tmp_path: Path) -> None:
     import pandas as pd
 
-    collected, _ = gather((pd.DataFrame({"mixed": [1, "x"]}), 1), [], tmp_path)
-    assert collected.results == {"output_1": 1}
-    assert "Output 'output_0' (pandas" in collected.problems[0].message
+    (tmp_path / "0" / "output_0.parquet").mkdir(parents=True)  # an OSError when it is opened
+    with pytest.raises(OSError):
+        formats.write(pd.DataFrame({"a": [1]}), tmp_path / "0" / "output_0")
+
+
+def test_a_frame_keeps_its_attrs_where_some_of_them_are_not_stored(tmp_path: Path) -> None:
+    import pandas as pd
+
+    attrs = {"unit": "m", "by": object()}
+    frame = pd.DataFrame({"a": [1]})
+    frame.attrs = dict(attrs)
+    _, path = formats.write(frame, tmp_path / "t")
+    assert frame.attrs == attrs, "the frame is the user's"
+    assert pd.read_parquet(path).attrs in ({"unit": "m"}, {}), "pandas stores attrs since 2.1"
+
+
+def test_a_table_whose_values_are_no_python_objects_has_a_schema_and_no_preview(
+    tmp_path: Path,
+) -> None:
+    import pyarrow as pa
+
+    far = pa.table({"t": pa.array([2**53], pa.timestamp("ms"))})
+    _, path = formats.write(far, tmp_path / "t")
+    spec, status = tables.describe_table(path)
+    assert spec == {"schema": {"fields": [{"name": "t", "type": "datetime"}]}}
+    assert status == {"preview": {"cols": [], "rows": 1}}
 
 
 def test_an_index_that_holds_data_comes_back(tmp_path: Path) -> None:

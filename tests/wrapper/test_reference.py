@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from digitalhub_runtime_python import arguments, errors, formats, outputs
+from digitalhub_runtime_python import arguments, errors, formats, outputs, tables
 from digitalhub_runtime_python.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -182,5 +182,5 @@ def test_every_format_and_kind_is_on_the_page_of_outputs() -> None:
     assert f"{outputs.RESULT_LIMIT // 1024} KiB" in told
     for cls in formats._json_types():
         assert f"`{cls.__name__}`" in told, cls
-    for _, field_type in formats._FIELD_TYPES:
+    for _, field_type in tables._FIELD_TYPES:
         assert f"`{field_type}`" in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Callable, TypeVar, Union, overload
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -15,23 +16,28 @@ OutputDeclaration = Union[str, "dict[str, Any]"]
 @overload
 def handler(function: F) -> F: ...
 @overload
-def handler(*, outputs: list[OutputDeclaration] | None = None) -> Callable[[F], F]: ...
+def handler(
+    *, outputs: OutputDeclaration | Iterable[OutputDeclaration] | None = None
+) -> Callable[[F], F]: ...
 
 
 def handler(
-    function: F | None = None, *, outputs: list[OutputDeclaration] | None = None
+    function: F | None = None,
+    *,
+    outputs: OutputDeclaration | Iterable[OutputDeclaration] | None = None,
 ) -> F | Callable[[F], F]:
     """Name what a function returns.
 
     `@handler(outputs=["data", "score"])` names two returned values; an entry may also be a dict
-    `{"name": …, "kind": …, "spec_kwargs": {…}}` that forces the kind of the stored entity. The
-    function itself is returned unchanged, so it can be called, tested and served as it is.
+    `{"name": …, "kind": …, "spec_kwargs": {…}}` that forces the kind of the stored entity. A single
+    name or dict needs no list around it. The function itself is returned unchanged, so it can be
+    called, tested and served as it is.
 
     Raises:
         TypeError: an entry is neither a name nor a dict with a name.
         ValueError: a name is declared twice.
     """
-    declared = list(outputs or [])
+    declared = [outputs] if isinstance(outputs, (str, dict)) else list(outputs or [])
     names = [_name_of(entry) for entry in declared]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import math
+import os
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
+from types import GeneratorType
 from typing import Any, Callable, NamedTuple
 
-from digitalhub_runtime_python import isolation
-from digitalhub_runtime_python.errors import OutputFault
+from digitalhub_runtime_python import folders, isolation, tables
 
 logger = logging.getLogger(__name__)
 
@@ -23,13 +24,16 @@ logger = logging.getLogger(__name__)
 class JsonForm(NamedTuple):
     """A value as JSON."""
 
-    value: Any
-    """As `json.loads(text)` gives it."""
     text: str
 
     @property
+    def value(self) -> Any:
+        """As a reader of the text gets it."""
+        return json.loads(self.text)
+
+    @property
     def is_container(self) -> bool:
-        return isinstance(self.value, (dict, list))
+        return self.text[0] in "[{"
 
 
 def json_form(value: Any) -> JsonForm | None:
@@ -39,7 +43,7 @@ def json_form(value: Any) -> JsonForm | None:
     if type(value).__name__ in ("NaTType", "NAType") and _root(value) == "pandas":
         value = None
     if value is None or type(value) in _SCALARS:
-        return JsonForm(value, json.dumps(value))
+        return JsonForm(json.dumps(value))
     try:
         if isinstance(value, type):
             return None
@@ -49,17 +53,29 @@ def json_form(value: Any) -> JsonForm | None:
             import msgspec  # only here: a run that returns a number does without
 
             built = msgspec.to_builtins(value, str_keys=True, enc_hook=_json_item)
+            if _lost_keys(value, built):
+                return None
         else:
             return None
         # json, not msgspec: msgspec writes NaN as null, and a NaN must come back as NaN.
-        text = json.dumps(built)
+        return JsonForm(json.dumps(built))
     except Exception:  # noqa: BLE001 - something in it has no JSON form, so the whole has none
         logger.debug("no JSON form for %s", class_name(value), exc_info=True)
         return None
-    return JsonForm(json.loads(text), text)
 
 
 _SCALARS = {str, bool, int, float}
+
+
+def _lost_keys(value: Any, built: Any) -> bool:
+    """Whether two keys of a dict are one in JSON: 1 and "1"."""
+    if isinstance(value, dict):
+        if len(value) != len(built):
+            return True
+        return any(_lost_keys(v, b) for v, b in zip(value.values(), built.values()))
+    if isinstance(value, (list, tuple)) and isinstance(built, list):
+        return any(_lost_keys(v, b) for v, b in zip(value, built))
+    return False
 
 
 def _json_types() -> tuple[type, ...]:
@@ -69,7 +85,7 @@ def _json_types() -> tuple[type, ...]:
     import uuid
 
     return (
-        dict, list, str, int, float, decimal.Decimal, datetime.date, datetime.time,
+        dict, list, tuple, str, int, float, decimal.Decimal, datetime.date, datetime.time,
         datetime.timedelta, uuid.UUID, enum.Enum,
     )  # fmt: skip
 
@@ -103,44 +119,62 @@ def _root(value: Any) -> str:
 # --- files -------------------------------------------------------------------------------------
 
 
-def write(value: Any, stem: Path, kind: str | None = None) -> tuple[str, Path]:
+def write(
+    value: Any, stem: Path, kind: str | None = None, form: JsonForm | None = None
+) -> tuple[str, Path]:
     """(the kind that fits it, the file or folder) of a value written at `stem` plus a suffix.
 
     Args:
+        stem: where it goes, `RUN/outputs/0/name`.
         kind: what is declared; a value that is no such thing is made one where that can be done.
+        form: the value's JSON, where it is known.
 
     Raises:
-        OutputFault: outputs/no-file, it is a path and nothing is there.
+        OutputFault: outputs/no-file and outputs/folder, of a path.
         Exception: whatever the library raises that writes it.
     """
+    own = stem.parent.parent.parent
     if kind is not None and isinstance(value, str) and _exists(value):
         value = Path(
             value
         )  # a declared kind takes the path of what it stores, as the SDK's log_* do
-    if isinstance(value, Path):
-        if not value.exists():
-            raise OutputFault(
-                "outputs/no-file",
-                f"Output {stem.name!r} is the path {str(value)!r}, and nothing is there.",
-                "Return the path of a file or folder that the function wrote.",
-            )
-        return "artifact", value.absolute()
+    if isinstance(value, os.PathLike):
+        return "artifact", folders.plain(Path(value), stem.name, stem.parent, own)
+    if _is_list_of_paths(value):
+        return "artifact", folders.gathered(map(Path, value), stem.name, stem.parent, own)
     if kind == "table" and isinstance(value, (list, dict)):
-        value = _as_table(value)
+        value = tables.table_of(value)
+    why = "for which no format is known"
     for base in type(value).__mro__:
         row = _FORMATS.get(f"{str(base.__module__).partition('.')[0]}.{base.__name__}")
         if row is None:
             continue
         natural, suffix, write_it = row
         path = stem.with_name(stem.name + suffix)
-        if write_it(value, path) is not False:
+        written = write_it(value, path)
+        if isinstance(written, Path):  # it lies in a file of its own
+            return natural, folders.plain(written, stem.name, stem.parent, own)
+        if written is None:
             return natural, path
-    form = json_form(value)
+        why = written
+    if form is None:
+        form = json_form(value)
     if form is not None:
         path = stem.with_name(stem.name + ".json")
         path.write_text(form.text, "utf-8")
         return "artifact", path
-    return "artifact", _pickle(value, stem)
+    return "artifact", _pickle(value, stem, why)
+
+
+def listed(value: Any) -> Any:
+    """A generator, or another value that can be read and not stored, as the list of its items."""
+    return list(value) if isinstance(value, _ITERATORS) else value
+
+
+_ITERATORS: tuple[type[Iterable[Any]], ...] = (
+    GeneratorType, map, filter, zip, enumerate,
+    type({}.keys()), type({}.values()), type({}.items()),
+)  # fmt: skip
 
 
 def class_name(value: Any) -> str:
@@ -158,24 +192,23 @@ def _exists(path: str) -> bool:
         return False
 
 
-def _as_table(value: list[Any] | dict[str, Any]) -> Any:
-    """Rows or columns as a pyarrow table."""
-    import pyarrow
-
-    return pyarrow.Table.from_pylist(value) if isinstance(value, list) else pyarrow.table(value)
+def _is_list_of_paths(value: Any) -> bool:
+    is_list = isinstance(value, (list, tuple)) and len(value) > 0
+    return is_list and all(isinstance(v, os.PathLike) for v in value)
 
 
 _PICKLING = threading.Lock()
 
 
-def _pickle(value: Any, stem: Path) -> Path:
+def _pickle(value: Any, stem: Path, why: str) -> Path:
     import cloudpickle
 
     logger.warning(
-        "output %r is a %s, for which no format is known: it is stored as a pickle, which only "
-        "Python code with the same packages can read",
+        "output %r is a %s, %s: it is stored as a pickle, which only Python code with the same "
+        "packages can read",
         stem.name,
         class_name(value),
+        why,
     )
     path = stem.with_name(stem.name + ".pickle")
     with _PICKLING:  # cloudpickle's list of modules is the whole process's
@@ -184,7 +217,8 @@ def _pickle(value: Any, stem: Path) -> Path:
         for module in own:
             cloudpickle.register_pickle_by_value(module)
         try:
-            path.write_bytes(cloudpickle.dumps(value))
+            with path.open("wb") as file:
+                cloudpickle.dump(tables.picklable(value), file)
         finally:
             for module in own:
                 cloudpickle.unregister_pickle_by_value(module)
@@ -192,30 +226,51 @@ def _pickle(value: Any, stem: Path) -> Path:
 
 
 def _write_bytes(value: Any, path: Path) -> None:
-    path.write_bytes(bytes(value))
+    path.write_bytes(value if getattr(value, "contiguous", True) else bytes(value))
 
 
-def _write_pandas(value: Any, path: Path) -> None:
-    # index=None keeps an index that holds data and leaves out the default 0…n-1.
-    (value.to_frame() if value.ndim == 1 else value).to_parquet(path, engine="pyarrow", index=None)
+def _write_text(value: str, path: Path) -> str | None:
+    try:
+        path.write_text(value, "utf-8", newline="")
+    except UnicodeEncodeError:
+        path.unlink()
+        return "which is no Unicode"  # JSON escapes a half of a character
+    return None
 
 
-def _write_polars(value: Any, path: Path) -> None:
-    (value.collect() if hasattr(value, "collect") else value).write_parquet(path)
-
-
-def _write_arrow(value: Any, path: Path) -> None:
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(value, path)
-
-
-def _write_numpy(value: Any, path: Path) -> bool:
-    if value.dtype.hasobject or hasattr(value, "mask"):
-        return False  # .npy would hold a pickle inside, or lose the mask
+def _write_numpy(value: Any, path: Path) -> str | None:
+    if value.dtype.hasobject:
+        return "of objects, which .npy would hold as a pickle inside"
+    if hasattr(value, "mask"):
+        return "whose mask .npy would lose"
     with path.open("wb") as file:
         sys.modules["numpy"].save(file, value, allow_pickle=False)
-    return True
+    return None
+
+
+def _write_stream(value: Any, path: Path) -> Path | str | None:
+    """What a file object holds; where it is a file with a name, that file."""
+    named = getattr(value, "name", None)
+    if not value.closed:
+        value.flush()
+    if isinstance(named, (str, os.PathLike)) and Path(named).exists():
+        return Path(named)
+    if value.closed or not hasattr(value, "seek"):
+        return "that is closed"
+    value.seek(0)
+    import shutil
+
+    if isinstance(value.read(0), str):
+        with path.open("w", encoding="utf-8", newline="") as text:
+            shutil.copyfileobj(value, text)
+    else:
+        with path.open("wb") as file:
+            shutil.copyfileobj(value, file)
+    return None
+
+
+def _write_folder(value: Any, path: Path) -> Path:
+    return Path(value.name)  # a TemporaryDirectory
 
 
 def _write_figure(value: Any, path: Path) -> None:
@@ -226,72 +281,37 @@ def _write_plotly(value: Any, path: Path) -> None:
     value.write_html(path)
 
 
-def _write_image(value: Any, path: Path) -> None:
-    (
-        value if value.mode in ("1", "L", "LA", "I", "P", "RGB", "RGBA") else value.convert("RGB")
-    ).save(path, format="PNG")
+def _write_image(value: Any, path: Path) -> str | None:
+    if value.mode == "F":
+        return "of floats, which .png would round"
+    held = value.mode in ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
+    frames = getattr(value, "n_frames", 1) > 1
+    (value if held else value.convert("RGB")).save(path, format="PNG", save_all=frames)
+    return None
 
 
 # package.Class, looked up along the value's bases -> (kind, suffix, writer). Names, so that nothing
-# is imported that the user did not import; a writer that returns False passes the value on.
+# is imported that the user did not import. A writer returns None, or the path where the value lies,
+# or why it cannot write the value, which is then passed on.
 _FORMATS: dict[str, tuple[str, str, Callable[[Any, Path], Any]]] = {
-    "pandas.DataFrame": ("table", ".parquet", _write_pandas),
-    "pandas.Series": ("table", ".parquet", _write_pandas),
-    "polars.DataFrame": ("table", ".parquet", _write_polars),
-    "polars.LazyFrame": ("table", ".parquet", _write_polars),
-    "pyarrow.Table": ("table", ".parquet", _write_arrow),
+    "pandas.DataFrame": ("table", ".parquet", tables.write_pandas),
+    "pandas.Series": ("table", ".parquet", tables.write_pandas),
+    "polars.DataFrame": ("table", ".parquet", tables.write_polars),
+    "polars.LazyFrame": ("table", ".parquet", tables.write_polars),
+    "polars.Series": ("table", ".parquet", tables.write_polars),
+    "pyarrow.Table": ("table", ".parquet", tables.write_arrow),
+    "pyarrow.RecordBatch": ("table", ".parquet", tables.write_arrow),
+    "pyarrow.RecordBatchReader": ("table", ".parquet", tables.write_arrow),
     "numpy.ndarray": ("artifact", ".npy", _write_numpy),
     "matplotlib.Figure": ("artifact", ".png", _write_figure),
     "plotly.BaseFigure": ("artifact", ".html", _write_plotly),
     "PIL.Image": ("artifact", ".png", _write_image),
+    "builtins.str": ("artifact", ".txt", _write_text),
     "builtins.bytes": ("artifact", "", _write_bytes),
     "builtins.bytearray": ("artifact", "", _write_bytes),
     "builtins.memoryview": ("artifact", "", _write_bytes),
+    "_io._IOBase": ("artifact", "", _write_stream),
+    "tempfile._TemporaryFileWrapper": ("artifact", "", _write_stream),
+    "tempfile.SpooledTemporaryFile": ("artifact", "", _write_stream),
+    "tempfile.TemporaryDirectory": ("artifact", "", _write_folder),
 }
-
-
-# --- tables ------------------------------------------------------------------------------------
-
-PREVIEW_ROWS = 10
-PREVIEW_LIMIT = 64 * 1024
-"""Bytes of JSON that a preview may have; the SDK's own limit is the same."""
-
-_FIELD_TYPES = (
-    ("int", "integer"), ("uint", "integer"), ("float", "number"), ("double", "number"),
-    ("halffloat", "number"), ("decimal", "number"), ("bool", "boolean"), ("string", "string"),
-    ("large_string", "string"), ("timestamp", "datetime"), ("date", "date"), ("time", "time"),
-    ("duration", "duration"), ("list", "array"), ("large_list", "array"), ("struct", "object"),
-)  # fmt: skip
-
-
-def describe_table(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(spec, status) with a parquet file's `schema` and `preview`, as the SDK writes them; else nothing."""
-    if path.suffix != ".parquet" or not path.is_file():
-        return {}, {}
-    import pyarrow.parquet
-
-    with pyarrow.parquet.ParquetFile(path) as file:
-        columns = [(f.name, str(f.type)) for f in file.schema_arrow]
-        batch = next(file.iter_batches(batch_size=PREVIEW_ROWS), None)
-        rows = file.metadata.num_rows
-    head = batch.to_pydict() if batch is not None else {name: [] for name, _ in columns}
-    schema = {"fields": [{"name": n, "type": _field_type(t)} for n, t in columns]}
-    preview = {
-        "cols": [{"name": n, "value": [_plain(v) for v in head.get(n, [])]} for n, _ in columns],
-        "rows": rows,
-    }
-    if len(json.dumps(preview).encode()) > PREVIEW_LIMIT:
-        preview = {"cols": [], "rows": rows}
-    return {"schema": schema}, {"preview": preview}
-
-
-def _field_type(arrow_type: str) -> str:
-    if arrow_type.startswith("dictionary"):
-        arrow_type = arrow_type.partition("values=")[2]
-    return next((t for prefix, t in _FIELD_TYPES if arrow_type.startswith(prefix)), "any")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None  # a platform's JSON parser need not know NaN
-    return value if value is None or type(value) in _SCALARS else str(value)

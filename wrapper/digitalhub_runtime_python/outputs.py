@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
 
-from digitalhub_runtime_python import formats
+from digitalhub_runtime_python import formats, tables
 from digitalhub_runtime_python.decorator import OutputDeclaration
 from digitalhub_runtime_python.error_report import text_of
 from digitalhub_runtime_python.errors import Fault, OutputFault
@@ -18,7 +18,11 @@ from digitalhub_runtime_python.spec import RunSpec
 logger = logging.getLogger(__name__)
 
 RESULT_LIMIT = 256 * 1024
-"""Bytes of JSON that a dict or list may have as a result: the status is read with every list of runs."""
+"""Bytes of JSON that a result may have: the status is read with every list of runs."""
+RESULTS_LIMIT = 512 * 1024
+"""Bytes of all results of a run: a proxy before the platform may take no more than a megabyte."""
+SMALL = 1024
+"""Bytes of a result that is never stored as a file."""
 
 ENTITY_TYPES = {
     "artifact": "artifact",
@@ -61,6 +65,13 @@ class Collected:
     """Output name -> key of the stored entity."""
     problems: list[Fault] = field(default_factory=list)
     """One for each output that could not be stored."""
+    size: int = 0
+    """Bytes of the results' JSON."""
+
+    def takes(self, size: int) -> bool:
+        """Whether a value of so many bytes of JSON is a result, and no file."""
+        fits = size <= RESULT_LIMIT and self.size + size <= RESULTS_LIMIT
+        return fits or size <= SMALL
 
     def raise_for_problems(self) -> None:
         """Raise what failed, after everything else has been stored."""
@@ -113,12 +124,14 @@ def _collect_one(
     if _is_entity(item):
         collected.outputs[name] = _save_entity(item, run)
         return
+    item = formats.listed(item)
     form = formats.json_form(item) if "kind" not in declaration else None
-    if form is not None and (len(form.text) <= RESULT_LIMIT or not form.is_container):
+    if form is not None and collected.takes(len(form.text)):
         collected.results[name] = form.value
+        collected.size += len(form.text)
         return
     place.mkdir(parents=True, exist_ok=True)
-    collected.outputs[name] = store(run, _write(declaration, item, place))
+    collected.outputs[name] = store(run, _write(declaration, item, place, form))
 
 
 def _problem(name: str, item: Any, exc: Exception) -> OutputFault:
@@ -188,7 +201,9 @@ def _save_entity(value: Any, run: RunSpec) -> str:
     return str(value.key)
 
 
-def _write(declaration: Mapping[str, Any], value: Any, place: Path) -> Output:
+def _write(
+    declaration: Mapping[str, Any], value: Any, place: Path, form: formats.JsonForm | None
+) -> Output:
     """Write a value below `place` in the format that fits its type and the declared kind."""
     name = declaration["name"]
     kind = declaration.get("kind")
@@ -199,9 +214,9 @@ def _write(declaration: Mapping[str, Any], value: Any, place: Path) -> Output:
             f"Use one of {', '.join(ENTITY_TYPES)}.",
         )
     stem = re.sub(r"[^a-zA-Z0-9._+-]+", "_", name).strip(".")[:200] or "output"
-    natural, path = formats.write(value, place / stem, kind)
+    natural, path = formats.write(value, place / stem, kind, form)
     kind = kind or natural
-    spec, status = formats.describe_table(path) if kind == "table" else ({}, {})
+    spec, status = tables.describe_table(path) if kind == "table" else ({}, {})
     return Output(
         name=stem,
         entity_type=ENTITY_TYPES[kind],

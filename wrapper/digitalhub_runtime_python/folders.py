@@ -1,0 +1,141 @@
+"""Looks through a returned file or folder before it is stored, so that whoever stores it meets plain files alone."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from digitalhub_runtime_python.errors import OutputFault
+
+FILES_LIMIT = 1_000_000
+"""Files of a folder; more of them come of links that lead to one another."""
+
+_OWN = re.compile(r"dhpy-([0-9a-f]{12}|input-.*)|report-.*\.json")
+"""What the runtime keeps in its workspace, where a function may run beside it."""
+
+_KINDS = {
+    stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}  # fmt: skip
+
+
+def plain(path: Path, name: str, place: Path, own: Path) -> Path:
+    """The path itself, or where it holds links to folders or folders of the runtime's, one in `place` that does not.
+
+    Args:
+        name: the output's, for messages.
+        place: where a folder may be made for it.
+        own: the run's own folder, which is never part of what it returns.
+
+    Raises:
+        OutputFault: nothing is there; or it is, or holds, what cannot be stored (a link that leads
+            nowhere or back, a FIFO, a socket, a device, a name that is no text); the message names it.
+    """
+    shown, path = path, path.absolute()
+    if not stat.S_ISDIR(_mode(path, shown, name)):
+        return path
+    files: list[tuple[Path, Path]] = []
+    needs_view = False
+    for file, relative, as_is in _walk(path, name, own):
+        needs_view |= not as_is
+        if file is not None:
+            files.append((file, relative))
+    return _view(files, place / "view" / (path.name or "folder")) if needs_view else path
+
+
+def gathered(paths: Iterable[Path], name: str, place: Path, own: Path) -> Path:
+    """Several files and folders in one folder, each under its own name or one that is free."""
+    folder, taken = place / "view" / name, set[str]()
+    folder.mkdir(parents=True)
+    for index, path in enumerate(paths):
+        source = plain(path, name, place / str(index), own)
+        target, n = source.name, 1
+        while target in taken:
+            n += 1
+            target = f"{source.stem}-{n}{source.suffix}"
+        taken.add(target)
+        if source.is_dir():
+            _view([(f, r) for f, r, _ in _walk(source, name, own) if f], folder / target)
+        else:
+            (folder / target).symlink_to(source)
+    return folder
+
+
+def _walk(top: Path, name: str, own: Path) -> Iterator[tuple[Path | None, Path, bool]]:
+    """(file or None, its path below `top`, whether the tree may be stored as it is so far)."""
+    count = 0
+    above = {_identity(top)}
+    stack = [(top, Path(), above)]
+    while stack:
+        folder, relative, above = stack.pop()
+        for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+            path, below = Path(entry.path), relative / entry.name
+            if path == own or (folder == own.parent and _OWN.fullmatch(entry.name)):
+                yield None, below, False
+                continue
+            mode = _mode(path, below, name)
+            if stat.S_ISDIR(mode):
+                here = _identity(path)
+                if here in above:
+                    raise _refused(name, below, "is a link that leads back to a folder it lies in")
+                stack.append((path, below, above | {here}))
+                if entry.is_symlink():
+                    yield None, below, False
+                continue
+            count += 1
+            if count > FILES_LIMIT:
+                raise _refused(name, below, f"is one of more than {FILES_LIMIT} files")
+            yield path, below, True
+
+
+def _mode(path: Path, shown: Path, name: str) -> int:
+    """The mode of a regular file or a folder, behind a link if it is one."""
+    try:
+        str(shown).encode()
+        mode = path.stat().st_mode
+    except UnicodeEncodeError:
+        raise _refused(name, shown, "has a name that is no text") from None
+    except (FileNotFoundError, NotADirectoryError):
+        if path.is_symlink():
+            raise _refused(
+                name, shown, f"is a link to {str(path.readlink())!r}, where nothing is"
+            ) from None
+        raise OutputFault(
+            "outputs/no-file",
+            f"Output {name!r} is the path {str(shown)!r}, and nothing is there.",
+            "Return the path of a file or folder that the function wrote and that is still there "
+            "when it returns: what a `with TemporaryDirectory()` made is gone by then.",
+        ) from None
+    except OSError as exc:
+        raise _refused(name, shown, f"cannot be read: {exc.strerror or exc}") from exc
+    kind = _KINDS.get(stat.S_IFMT(mode))
+    if kind:
+        raise _refused(name, shown, f"is {kind}")
+    return mode
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def _view(files: Iterable[tuple[Path, Path]], folder: Path) -> Path:
+    """A folder of real folders, whose files are links to the real ones: nothing is copied."""
+    folder.mkdir(parents=True)
+    for file, relative in files:
+        target = folder / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(file)
+    return folder
+
+
+def _refused(name: str, path: Path, why: str) -> OutputFault:
+    shown = str(path).encode(errors="backslashreplace").decode()
+    return OutputFault(
+        "outputs/folder",
+        f"Output {name!r} cannot be stored: {shown!r} {why}.",
+        "Return a file, or a folder of files and folders.",
+    )
