@@ -43,6 +43,7 @@ Log = Callable[[str], None]
 DISTRIBUTION = "digitalhub-runtime-python"
 RUNTIME_PARTS = (
     "msgspec",
+    "eval-type-backport",
     "nuclio-sdk",
     "obstore",
     "urllib3",

@@ -6,16 +6,16 @@ of a JSON object body. Reserved names are injected over all of them.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import logging
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Callable, NamedTuple
 
 from digitalhub_runtime_python.convert import clip, convert, type_name
 from digitalhub_runtime_python.errors import ArgumentFault
+from digitalhub_runtime_python.hints import reading
 
 logger = logging.getLogger(__name__)
 
@@ -59,14 +59,19 @@ class Signature:
 def read_signature(function: Callable[..., Any]) -> Signature:
     """Read a callable's parameters and hints; a hint that cannot be resolved counts as none."""
     try:
-        signature = inspect.signature(function)
+        signature = reading.signature_of(function)
     except (TypeError, ValueError):
         # A callable written in C that does not say what it takes: pass on whatever is given.
         return Signature({}, takes_any=True)
-    parameters = signature.parameters
+    parameters = dict(signature.parameters)
+    if hasattr(function, "register") and parameters:
+        # functools.singledispatch looks at the first argument, and finds it by position alone.
+        first = next(iter(parameters.values()))
+        if first.kind is _P.POSITIONAL_OR_KEYWORD:
+            parameters[first.name] = first.replace(kind=_P.POSITIONAL_ONLY)
     return Signature(
         {n: p for n, p in parameters.items() if p.kind not in (_P.VAR_POSITIONAL, _P.VAR_KEYWORD)},
-        _hints(function, parameters),
+        reading.function_hints(function, parameters),
         any(p.kind is _P.VAR_KEYWORD for p in parameters.values()),
     )
 
@@ -131,6 +136,9 @@ def check(
         elif name in resolved and name not in injected:
             values[name] = value
         elif name not in injected:
+            if value is None and signature.parameters[name].default is None:
+                values[name] = None  # `n: int = None`: what its author means by it
+                continue
             try:
                 values[name] = convert(value, signature.hints.get(name, Any), lax=lax)
             except ValueError as exc:
@@ -172,12 +180,19 @@ def _shown(parameter: inspect.Parameter, hint: Any) -> str:
 
 def input_form(hint: Any) -> str:
     """How a handler wants an input with this hint: `entity`, `frame`, `polars` or `path`."""
-    for candidate in (hint, *typing.get_args(hint)):
-        if isinstance(candidate, type):
-            name = f"{candidate.__module__.partition('.')[0]}.{candidate.__name__}"
+    for part in _parts(hint):
+        if isinstance(part, type):
+            name = f"{part.__module__.partition('.')[0]}.{part.__name__}"
             if name in _INPUT_FORMS:
                 return _INPUT_FORMS[name]
     return "entity"
+
+
+def _parts(hint: Any) -> Iterator[Any]:
+    """A hint and what it is made of, outermost first: `Optional[List[Path]]` is about paths."""
+    yield hint
+    for part in typing.get_args(hint):
+        yield from _parts(part)
 
 
 _INPUT_FORMS = {
@@ -187,40 +202,6 @@ _INPUT_FORMS = {
     "pathlib.PosixPath": "path",
     "os.PathLike": "path",
 }
-
-
-def _hints(
-    function: Callable[..., Any], parameters: Mapping[str, inspect.Parameter]
-) -> dict[str, Any]:
-    target = _function_behind(function)
-    try:
-        found = typing.get_type_hints(target, include_extras=True)
-    except Exception:  # noqa: BLE001 - one name that is imported for type checkers only; take the others
-        hints = {n: _evaluated(p.annotation, target) for n, p in parameters.items()}
-        found = {n: h for n, h in hints.items() if not isinstance(h, str)}
-    return {n: h for n, h in found.items() if n in parameters and h is not _P.empty}
-
-
-def _evaluated(hint: Any, function: Any) -> Any:
-    """A hint that is text, and what it stands for where that can be had."""
-    for _ in range(2):  # twice: "Point" under `from __future__ import annotations`
-        if isinstance(hint, str):
-            try:
-                hint = eval(hint, getattr(function, "__globals__", {}))  # noqa: S307 - the user's own code
-            except Exception:  # noqa: BLE001
-                logger.debug("type hint %r cannot be resolved", hint)
-    return hint
-
-
-def _function_behind(function: Any) -> Any:
-    """What holds the type hints of a callable: decorated, partial, a class, or an object."""
-    function = inspect.unwrap(function)
-    while isinstance(function, functools.partial):
-        function = inspect.unwrap(function.func)
-    if inspect.isroutine(function):
-        return function
-    method = "__init__" if isinstance(function, type) else "__call__"
-    return inspect.unwrap(getattr(function, method))
 
 
 def _split(signature: Signature, values: dict[str, Any]) -> Arguments:
