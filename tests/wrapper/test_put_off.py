@@ -22,16 +22,11 @@ def test_a_service_starts_without_what_it_seldom_uses_and_gets_it_later() -> Non
         import sys
         from digitalhub_runtime_python.serve import command
         command._import_engine()
-        for name in ("http.client", "uvicorn.main", "logging.config"):
+        for name in ("http.client", "uvicorn", "logging.config", "email.parser"):
             assert name not in sys.modules, name
-        import http, logging
-        import nuclio_sdk, uvicorn
-        assert uvicorn.Server.__module__ == "uvicorn.server"
-        assert callable(uvicorn.run) and uvicorn.run.__module__ == "uvicorn.main"
-        from uvicorn import main, Config
-        assert main.name == "main"  # the command, not the module of that name
+        import http
+        import nuclio_sdk
         assert http.client.HTTPConnection.__module__ == "http.client"
-        assert logging.config.dictConfig.__module__ == "logging.config"
         try:
             http.nothing
         except AttributeError as exc:

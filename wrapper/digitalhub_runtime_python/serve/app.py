@@ -1,187 +1,213 @@
-"""The ASGI application: admission, the request's body, the hand-over to the handler, the response."""
+"""A function's endpoint: admission, the hand-over of a whole request to the handler, its reply."""
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import logging
 import time
-from typing import Any
+from collections.abc import Callable
 
 from digitalhub_runtime_python.calls.event import RequestEvent
 from digitalhub_runtime_python.calls.replies import Reply, problem_reply
-from digitalhub_runtime_python.serve.handover import Job, Runner
-from digitalhub_runtime_python.serve.protocol import FrontState
+from digitalhub_runtime_python.serve.exchange import Exchange
+from digitalhub_runtime_python.serve.handover import Runner
+from digitalhub_runtime_python.serve.messages import BadMessage, split_target
+from digitalhub_runtime_python.settings import ServeSettings
 
 logger = logging.getLogger(__name__)
 
-HEALTH = "/__internal/health"
+HEALTH = b"/__internal/health"
 """Answered without the handler; Nuclio's readiness probe."""
 
 GONE = 499
 """Counted for requests whose client left before the answer."""
 
-_CLOSE = (b"connection", b"close")
-
 
 class App:
-    """An ASGI application for one handler.
+    """The endpoint of one handler.
 
     Args:
-        loop: the front's.
         runner: runs the handler.
-        state: what the connections share; a request's connection is in its scope, as `dhpy`.
+        submit: has it run for a request.
+        count: called with the status of each answer and the seconds that it took.
         log_requests: write a line for each.
     """
 
+    streams = False
+
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
         runner: Runner,
-        state: FrontState,
+        submit: Callable[[Exchange], None],
+        settings: ServeSettings,
+        count: Callable[[int, float], None],
         *,
         log_requests: bool = False,
     ) -> None:
-        self._loop = loop
         self._log_requests = log_requests
         self._runner = runner
-        self._settings = state.settings
-        self._state = state
-        self._slot = state.slot
+        self._submit = submit
+        self._settings = settings
+        self._count = count
         self._held = 0  # bytes of bodies in memory
         self.in_flight = 0
-        state.gone = runner.cancel
+        self.ending = ""
+        """Why requests are not taken any more."""
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            raise NotImplementedError(f"a function is served over HTTP, not {scope['type']}")
-        connection = scope["dhpy"]
-        if scope["path"].startswith(HEALTH):
-            await self._health(send)
-            return
-        began = time.perf_counter()
+    # --- the protocol's calls ---
+
+    def begin(self, exchange: Exchange) -> None:
+        exchange.began = time.perf_counter()
         self.in_flight += 1
-        try:
-            content_type, length = _about_body(scope["headers"])
-            if not self._admits(connection, length):
-                return
-            body = connection.whole_body()
-            if body is None:
-                body = await self._read(connection, receive)
-                if body is None:
-                    return
-            future: asyncio.Future[Reply | None] = self._loop.create_future()
-            job = connection.job = Job(RequestEvent(scope, body, content_type), future)
-            if len(body) > self._settings.body_limit:  # in chunks, which announce no length
-                reply: Reply | None = _too_long(self._settings.body_limit)
-            elif self._runner.waiting() >= self._settings.queue:
-                reply = busy("The service has too many requests waiting.")
-            else:
-                self._runner.submit(job)
-                reply = await future
-            if reply is not None:
-                await self._send(reply, job, connection, send)
-            self._count(scope, reply.status if reply is not None else GONE, began)
-        finally:
-            self.in_flight -= 1
-            self._held -= connection.held
-            connection.held = 0
-            # A handler may keep the event, and with it the scope: that must not keep the connection.
-            connection.job = scope["dhpy"] = None
-
-    def _count(self, scope: Any, status: int, began: float) -> None:
-        seconds = time.perf_counter() - began
-        self._slot.count(status, seconds)
-        if self._log_requests:
-            logger.info("%s %s %d %.1f ms", scope["method"], scope["path"], status, seconds * 1000)
-
-    def _admits(self, connection: Any, length: int) -> bool:
-        """Whether a request is taken on; one that is not has been answered before its body is read."""
-        if length > self._settings.body_limit:
+        length = exchange.length
+        if length:
             limit = self._settings.body_limit
-            connection.refuse(413, f"The body has {length} bytes; the limit is {limit}.")
-        elif length < 0:
-            connection.refuse(400, "The request is not well-formed HTTP.")
-        else:
-            return self._reserves(connection, length)
-        return False
+            if length > limit:
+                exchange.refuse(413, f"The body has {length} bytes; the limit is {limit}.")
+            else:
+                self._reserve(exchange, length)
 
-    def _reserves(self, connection: Any, size: int) -> bool:
-        """Whether there is room for so many more bytes of a body; where not, it has been answered."""
+    def grow(self, exchange: Exchange) -> None:
+        """A part of a body in chunks has come, which has announced no length."""
+        size, limit = exchange.size, self._settings.body_limit
+        if size > limit:
+            exchange.refuse(413, f"The body is longer than the limit of {limit} bytes.")
+        elif size > exchange.held:
+            self._reserve(exchange, size - exchange.held)
+
+    def _reserve(self, exchange: Exchange, size: int) -> None:
+        """Make room for so many more bytes of a body, or refuse it."""
         if self._held and self._held + size > self._settings.body_memory:
-            connection.refuse(503, "The service holds too many request bodies.", _RETRY)
-            return False
+            exchange.refuse(503, "The service holds too many request bodies.", _RETRY)
+            return
         self._held += size
-        connection.held += size
-        return True
+        exchange.held += size
 
-    async def _read(self, connection: Any, receive: Any) -> bytes | None:
-        """The whole body; None where there is nobody to answer any more."""
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        body: bytes = message["body"]
-        if not message["more_body"]:
-            return bytes(body)
-        parts, size = [body], len(body)
-        while message["more_body"]:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            parts.append(message["body"])
-            size += len(message["body"])
-            if size > self._settings.body_limit:
-                connection.refuse(413, _TOO_LONG.format(self._settings.body_limit))
-                return None
-            # What comes in chunks has announced no length.
-            if size > connection.held and not self._reserves(connection, size - connection.held):
-                return None
-        return b"".join(parts)
-
-    async def _send(self, reply: Reply, job: Job, connection: Any, send: Any) -> None:
-        headers = reply.headers
-        if job.stream is not None and reply.status in (204, 304):
-            self._runner.cancel(job)  # these have no body, so nobody takes the stream
-            headers = [h for h in headers if h[0] != b"content-type"]
-            await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-            connection.end()
+    def respond(self, exchange: Exchange) -> None:
+        if exchange.target.startswith(HEALTH):
+            self._health(exchange)
             return
-        if job.stream is None and connection.answer(reply.status, headers, reply.body):
+        try:
+            path, query = split_target(exchange.method, exchange.target)
+        except BadMessage as exc:
+            exchange.refuse(exc.status, str(exc))
             return
-        if self._state.draining:
-            headers = [*headers, _CLOSE]
-        unframed = job.stream is not None and job.event._scope["http_version"] == "1.0"
-        if unframed:
-            connection.send_unframed()
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        if job.stream is None:
-            await send({"type": "http.response.body", "body": reply.body})
-            return
-        await send({"type": "http.response.body", "body": reply.body, "more_body": True})
-        while (data := await job.stream.take()) is not None:
-            await send({"type": "http.response.body", "body": data, "more_body": True})
-        if job.stream.failed or job.stream.closed:
-            # Without the last chunk: a client must not take the part for the whole.
-            connection.cut()
-        elif unframed:
-            connection.end_unframed()
+        scope = {
+            "method": exchange.method,
+            "path": path,
+            "query_string": query,
+            "headers": exchange.headers,
+        }
+        exchange.event = RequestEvent(scope, exchange.body(), exchange.content_type)
+        if self.ending:
+            self.finish(exchange, busy(self.ending))
+        elif self._runner.waiting() >= self._settings.queue:
+            self.finish(exchange, busy("The service has too many requests waiting."))
         else:
-            connection.end()
+            exchange.queued = time.monotonic()
+            self._submit(exchange)
 
-    async def _health(self, send: Any) -> None:
-        body = b"OK"
+    def lost(self, exchange: Exchange) -> None:
+        """The client has left, or was refused."""
+        if exchange.event is None:
+            self._release(exchange)  # it was not whole: there is nothing to count
+            return
+        self._runner.cancel(exchange)  # which has it finished, where it is not yet
+        if exchange.done and exchange.stream is not None:
+            self._end(exchange, exchange.status)
+
+    def writable(self, exchange: Exchange) -> None:
+        if exchange.stream is not None:
+            self._pump(exchange)
+
+    # --- replies ---
+
+    def finish(self, exchange: Exchange, reply: Reply | None) -> None:
+        """Answer with the handler's reply, or another in its place; None where nobody waits for one any more."""
+        if exchange.done:
+            return
+        exchange.done = True
+        connection = exchange.connection
+        exchange.status = GONE if reply is None else reply.status
+        if reply is None or exchange.answered:
+            if exchange.stream is not None:
+                self._runner.cancel(exchange)
+            self._end(exchange, exchange.status)
+            if reply is None and not exchange.answered:
+                connection.cut()
+        elif exchange.stream is None:
+            self._end(
+                exchange, reply.status
+            )  # first: who has read the answer may look at the metrics
+            exchange.answer(reply.status, reply.headers, reply.body)
+        elif reply.status in (204, 304):
+            self._runner.cancel(exchange)  # these have no body, so nobody takes the stream
+            headers = [h for h in reply.headers if h[0] != b"content-type"]
+            exchange.stream = None
+            self._end(exchange, reply.status)
+            exchange.answer(reply.status, headers, b"")
+        else:
+            exchange.start(reply.status, reply.headers)
+            exchange.write(reply.body)
+            exchange.stream.listen(functools.partial(self._pump, exchange))
+
+    def _pump(self, exchange: Exchange) -> None:
+        """Pass on what there is of a stream, as long as the client takes it."""
+        stream, connection = exchange.stream, exchange.connection
+        if exchange.answered:
+            return
+        while not connection.write_paused:
+            ended = stream.ended  # read first: chunks that come before the end are then there
+            data = stream.take()
+            if data:
+                exchange.write(data)
+            elif ended or stream.closed:
+                self._end(exchange, exchange.status)
+                if stream.failed or stream.closed:
+                    connection.cut()
+                else:
+                    exchange.end()
+                return
+            else:
+                return
+
+    def _end(self, exchange: Exchange, status: int) -> None:
+        seconds = time.perf_counter() - exchange.began
+        self._count(status, seconds)
+        if self._log_requests:
+            path = exchange.event.path
+            logger.info("%s %s %d %.1f ms", exchange.method, path, status, seconds * 1000)
+        self._release(exchange)
+        exchange.stream = (
+            None  # which knows the exchange: without a word they would keep each other
+        )
+
+    def forget(self, exchange: Exchange) -> None:
+        """Somebody else has answered it, and counted it."""
+        exchange.done = True
+        self._release(exchange)
+
+    def part_with(self, exchange: Exchange) -> None:
+        """Another app goes on with it, which calls `take_on`."""
+        self.in_flight -= 1
+        self._held -= exchange.held
+
+    def take_on(self, exchange: Exchange) -> None:
+        self.in_flight += 1
+        self._held += exchange.held
+
+    def _release(self, exchange: Exchange) -> None:
+        self.in_flight -= 1
+        self._held -= exchange.held
+        exchange.held = 0
+
+    def _health(self, exchange: Exchange) -> None:
+        self._release(exchange)
         headers = [(b"content-type", b"text/plain"), (b"content-length", b"2")]
-        if self._state.draining:
-            headers.append(_CLOSE)
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        exchange.answer(200, headers, b"OK")
 
 
 _RETRY = (b"retry-after", b"1")
-_TOO_LONG = "The body is longer than the limit of {} bytes."
-
-
-def _too_long(limit: int) -> Reply:
-    return problem_reply(413, _TOO_LONG.format(limit))
 
 
 def busy(detail: str) -> Reply:
@@ -194,14 +220,3 @@ def busy(detail: str) -> Reply:
 def late(seconds: float) -> Reply:
     """504."""
     return problem_reply(504, f"The function took longer than its deadline of {seconds:g} s.")
-
-
-def _about_body(headers: list[tuple[bytes, bytes]]) -> tuple[str, int]:
-    """The content type, and the length that is announced; 0 where none is, -1 where it is no number."""
-    content_type, length = "", 0
-    for name, value in headers:
-        if name == b"content-type":
-            content_type = value.decode("latin-1")
-        elif name == b"content-length":
-            length = int(value) if value.isdigit() and len(value) < 20 else -1
-    return content_type, length

@@ -133,10 +133,9 @@ def serve_code(
 
 
 def _import_engine() -> None:
-    # Not above: `serve --help` needs none of it. uvicorn.main is its command line, and it configures no
-    # logging for us; http.client is for handlers that call other functions.
+    # Not above: `serve --help` needs none of it. http.client is for handlers that call other functions.
     load_msgspec()
-    with without("http.client", "uvicorn.main", "logging.config"):
+    with without("http.client"):
         importlib.import_module("digitalhub_runtime_python.serve.supervisor")
 
 

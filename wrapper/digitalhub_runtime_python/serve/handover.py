@@ -17,51 +17,32 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from digitalhub_runtime_python.calls.event import RequestEvent
 from digitalhub_runtime_python.calls.handling import Handling
 from digitalhub_runtime_python.calls.replies import Reply
+from digitalhub_runtime_python.serve.exchange import Exchange
 from digitalhub_runtime_python.serve.streams import Outbox, Stream
 
 logger = logging.getLogger(__name__)
 
 
-class Job:
-    """One request on its way through the handler."""
-
-    __slots__ = ("event", "future", "gone", "queued", "started", "stream", "task")
-
-    def __init__(self, event: RequestEvent, future: asyncio.Future[Reply | None]) -> None:
-        self.event = event
-        self.future = future
-        """The front's; its result is None where nobody waits for one any more."""
-        self.queued = time.monotonic()
-        self.started = 0.0
-        """When the handler was called, or gave its last chunk; 0 while it waits."""
-        self.gone = False
-        """The client has left, or has been answered without the handler."""
-        self.stream: Stream | None = None
-        self.task: asyncio.Task[None] | None = None
-
-
-def resolve(outcome: tuple[Job, Reply | None]) -> None:
-    """On the front's loop: give a job its reply, unless it has been answered meanwhile."""
+def resolve(outcome: tuple[Exchange, Reply | None]) -> None:
+    """On the front's loop: give a request its reply, unless it has been answered meanwhile."""
     job, reply = outcome
-    if not job.future.done():
-        job.future.set_result(reply)
+    job.connection.endpoint.finish(job, reply)
 
 
 class Runner(Protocol):
     """What the front sees of the thread that runs the handler."""
 
-    def submit(self, job: Job) -> None: ...
-    def cancel(self, job: Job) -> None: ...
-    def running(self) -> Iterable[Job]: ...
+    def submit(self, job: Exchange) -> None: ...
+    def cancel(self, job: Exchange) -> None: ...
+    def running(self) -> Iterable[Exchange]: ...
     def waiting(self) -> int: ...
     def busy(self, seconds: float) -> bool: ...
-    def overdue(self, before: float) -> list[Job]: ...
+    def overdue(self, before: float) -> list[Exchange]: ...
     def run(self) -> None: ...
     def stop(self) -> None: ...
-    def stuck(self, job: Job, seconds: float) -> bool: ...
+    def stuck(self, job: Exchange, seconds: float) -> bool: ...
     def beat(self) -> None: ...
 
 
@@ -72,25 +53,25 @@ class SyncRunner:
         self._handling = handling
         self._outbox = outbox
         self._loop = loop
-        self._jobs: deque[Job | None] = deque()
-        self._current: Job | None = None
+        self._jobs: deque[Exchange | None] = deque()
+        self._current: Exchange | None = None
         self._asleep = False
         # Not a lock: rung twice, which two races in a row can bring about, it must not complain.
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
 
-    def submit(self, job: Job | None) -> None:
+    def submit(self, job: Exchange | None) -> None:
         self._jobs.append(job)
         if self._asleep:
             self._asleep = False
             self._bell.put(None)
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: Exchange) -> None:
         """The client has gone: a job that waits is not begun, a stream is closed, a call goes on."""
         job.gone = True
         if job.stream is not None:
             job.stream.close()
 
-    def running(self) -> Iterable[Job]:
+    def running(self) -> Iterable[Exchange]:
         job = self._current
         return () if job is None else (job,)
 
@@ -102,9 +83,9 @@ class SyncRunner:
         job = self._current
         return job is not None and time.monotonic() - job.started > seconds
 
-    def overdue(self, before: float) -> list[Job]:
+    def overdue(self, before: float) -> list[Exchange]:
         """Take out the jobs that wait since before a time."""
-        taken: list[Job] = []
+        taken: list[Exchange] = []
         while self._jobs:
             # Never taken out and put back: the other thread may look in between, and fall asleep.
             try:
@@ -117,7 +98,7 @@ class SyncRunner:
             taken.append(job)
         return taken
 
-    def stuck(self, job: Job, seconds: float) -> bool:
+    def stuck(self, job: Exchange, seconds: float) -> bool:
         """Whether only the end of the process ends this call: nothing else stops a plain function."""
         return job is self._current
 
@@ -154,7 +135,7 @@ class SyncRunner:
                 self._outbox.put(resolve, (job, reply))
             self._current = None
 
-    def _stream(self, job: Job, reply: Reply) -> None:
+    def _stream(self, job: Exchange, reply: Reply) -> None:
         stream = job.stream = Stream(self._outbox)
         self._outbox.put(resolve, (job, reply))
         failed = False
@@ -190,20 +171,20 @@ class AsyncRunner:
         self._outbox = outbox
         self._loop = loop
         self._limit = limit
-        self._waiting: deque[Job] = deque()
-        self._running: dict[Job, None] = {}  # the front's record: begun, and not yet resolved
-        self._handed: deque[Job] = deque()
+        self._waiting: deque[Exchange] = deque()
+        self._running: dict[Exchange, None] = {}  # the front's record: begun, and not yet resolved
+        self._handed: deque[Exchange] = deque()
         self._scheduled = False
         self._asked = 0.0
 
     # The front's side.
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Exchange) -> None:
         if len(self._running) >= self._limit:
             self._waiting.append(job)
             return
         self._hand_over(job)
 
-    def _hand_over(self, job: Job) -> None:
+    def _hand_over(self, job: Exchange) -> None:
         self._running[job] = None
         self._handed.append(job)
         if not self._scheduled:
@@ -211,7 +192,7 @@ class AsyncRunner:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._begin)
 
-    def _done(self, job: Job) -> None:
+    def _done(self, job: Exchange) -> None:
         self._running.pop(job, None)
         while self._waiting and len(self._running) < self._limit:
             waiting = self._waiting.popleft()
@@ -220,7 +201,7 @@ class AsyncRunner:
             else:
                 self._hand_over(waiting)
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: Exchange) -> None:
         """The client has gone, or the deadline has passed: the call is cancelled."""
         job.gone = True
         if job.stream is not None:
@@ -228,12 +209,12 @@ class AsyncRunner:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._cancel_task, job)
 
-    def _cancel_task(self, job: Job) -> None:
+    def _cancel_task(self, job: Exchange) -> None:
         if job.task is not None:
             # A round later, as a task that is cancelled before its first step never says that it ended.
             self._loop.call_soon(job.task.cancel)
 
-    def running(self) -> Iterable[Job]:
+    def running(self) -> Iterable[Exchange]:
         return list(self._running)
 
     def waiting(self) -> int:
@@ -243,8 +224,8 @@ class AsyncRunner:
         """Whether a new request would wait."""
         return len(self._running) >= self._limit
 
-    def overdue(self, before: float) -> list[Job]:
-        taken: list[Job] = []
+    def overdue(self, before: float) -> list[Exchange]:
+        taken: list[Exchange] = []
         while self._waiting and self._waiting[0].queued < before:
             taken.append(self._waiting.popleft())
         # Handed over and not begun: the loop is held up by a handler that blocks it.
@@ -254,7 +235,7 @@ class AsyncRunner:
                 job.gone = True
         return taken
 
-    def stuck(self, job: Job, seconds: float) -> bool:
+    def stuck(self, job: Exchange, seconds: float) -> bool:
         """Whether the loop has not moved for so long: a handler blocks it, and cannot be cancelled."""
         return bool(self._asked) and time.monotonic() - self._asked > seconds
 
@@ -288,11 +269,11 @@ class AsyncRunner:
                 job.started = time.monotonic()
                 job.task = self._loop.create_task(self._run_one(job))
 
-    def _finish(self, outcome: tuple[Job, Reply | None]) -> None:
+    def _finish(self, outcome: tuple[Exchange, Reply | None]) -> None:
         self._done(outcome[0])
         resolve(outcome)
 
-    async def _run_one(self, job: Job) -> None:
+    async def _run_one(self, job: Exchange) -> None:
         reply: Reply | None = None
         try:
             reply = await self._handling.call_async(job.event)
@@ -305,7 +286,7 @@ class AsyncRunner:
         finally:
             self._outbox.put(self._finish, (job, reply))
 
-    async def _stream(self, job: Job, reply: Reply) -> None:
+    async def _stream(self, job: Exchange, reply: Reply) -> None:
         stream = job.stream = Stream(self._outbox)
         self._outbox.put(resolve, (job, reply))
         failed = True
@@ -327,7 +308,7 @@ class AsyncRunner:
             stream.end(failed)
             await self._close(job, reply.stream)
 
-    async def _pass_on(self, job: Job, stream: Stream, chunk: bytes) -> bool:
+    async def _pass_on(self, job: Exchange, stream: Stream, chunk: bytes) -> bool:
         """Send a chunk; whether the client takes more."""
         if stream.closed or job.gone:
             return False
@@ -342,7 +323,7 @@ class AsyncRunner:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(_set, room)
 
-    async def _close(self, job: Job, stream: Any) -> None:
+    async def _close(self, job: Exchange, stream: Any) -> None:
         if not hasattr(stream, "aclose"):
             _close(stream, self._handling, job)
             return
@@ -359,7 +340,7 @@ def _set(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _close(stream: Any, handling: Handling, job: Job) -> None:
+def _close(stream: Any, handling: Handling, job: Exchange) -> None:
     """Let the generator's `finally` run; what it raises there is logged, nobody waits for it."""
     if hasattr(stream, "close"):
         try:

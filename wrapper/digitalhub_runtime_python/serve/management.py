@@ -16,12 +16,11 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-from uvicorn.server import Server
-
 from digitalhub_runtime_python.calls import problems
-from digitalhub_runtime_python.serve import board, metrics, openapi, page
-from digitalhub_runtime_python.serve.protocol import Connection, FrontState
+from digitalhub_runtime_python.serve import board, loops, metrics, openapi, page
+from digitalhub_runtime_python.serve.exchange import Exchange, Shared
+from digitalhub_runtime_python.serve.messages import BadMessage, split_target
+from digitalhub_runtime_python.serve.server import Server
 from digitalhub_runtime_python.settings import ServeSettings
 
 logger = logging.getLogger(__name__)
@@ -33,36 +32,68 @@ _TRY_LIMIT = 8 * 1024 * 1024
 
 
 class Management:
-    """An ASGI application.
+    """The endpoint of the management port.
 
     Args:
         folder: of the service, with `openapi.json`.
         address: of the function's port.
     """
 
+    streams = False
+
     def __init__(self, the_board: board.Board, folder: Path, address: tuple[str, int]) -> None:
         self._board = the_board
         self._folder = folder
         self._address = address
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        path, method = scope["path"], scope["method"]
+    # --- the protocol's calls ---
+
+    def begin(self, exchange: Exchange) -> None:
+        if exchange.length > _TRY_LIMIT:
+            exchange.refuse(413, "The page sends no more than 8 MiB.")
+
+    def grow(self, exchange: Exchange) -> None:
+        if exchange.size > _TRY_LIMIT:
+            exchange.refuse(413, "The page sends no more than 8 MiB.")
+
+    def respond(self, exchange: Exchange) -> None:
+        method = exchange.method
+        try:
+            path, _ = split_target(method, exchange.target)
+        except BadMessage as exc:
+            self.finish(exchange, _problem(exc.status, str(exc)))
+            return
         if path == "/try" and method == "POST":
-            status, content_type, body = await self._try(scope, receive)
+            task = asyncio.get_running_loop().create_task(self._tried(exchange))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         elif path not in _PAGES:
-            status, content_type, body = _problem(404, f"There is no {path} here.")
+            self.finish(exchange, _problem(404, f"There is no {path} here."))
         elif method not in ("GET", "HEAD"):
-            status, content_type, body = _problem(405, f"{path} is for GET.")
+            self.finish(exchange, _problem(405, f"{path} is for GET."))
         else:
-            status, content_type, body = getattr(self, _PAGES[path])()
+            self.finish(exchange, getattr(self, _PAGES[path])())
+
+    def lost(self, exchange: Exchange) -> None: ...
+
+    def writable(self, exchange: Exchange) -> None: ...
+
+    def finish(self, exchange: Exchange, answer: Answer) -> None:
+        status, content_type, body = answer
         headers = [
             (b"content-type", content_type.encode()),
             (b"content-length", b"%d" % len(body)),
             (b"cache-control", b"no-store"),
             (b"x-content-type-options", b"nosniff"),
         ]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        if not exchange.answered:
+            exchange.answer(status, headers, body)
+
+    async def _tried(self, exchange: Exchange) -> None:
+        self.finish(exchange, await self._try(exchange))
+
+    # --- the pages ---
 
     def live(self) -> Answer:
         return 200, "text/plain", b"OK\n"
@@ -87,24 +118,15 @@ class Management:
     def page(self) -> Answer:
         return 200, "text/html; charset=utf-8", page.HTML.encode()
 
-    async def _try(self, scope: Any, receive: Any) -> Answer:
+    async def _try(self, exchange: Exchange) -> Answer:
         """Pass a request of the page on to the function, which is on another port and so another origin."""
-        headers = dict(scope["headers"])
         # Other sites' pages cannot send this type without asking first, and nobody says yes.
-        if headers.get(b"content-type", b"").partition(b";")[0] != b"application/json":
+        if exchange.content_type.partition(";")[0] != "application/json":
             return _problem(415, "The page sends JSON.")
-        raw = bytearray()
-        while True:
-            message = await receive()
-            raw += message.get("body", b"")
-            if len(raw) > _TRY_LIMIT:
-                return _problem(413, "The page sends no more than 8 MiB.")
-            if not message.get("more_body"):
-                break
         import http.client  # for the page alone
 
         try:
-            request = json.loads(raw)
+            request = json.loads(exchange.body())
             answer = await asyncio.to_thread(self._call, request)
         except (ValueError, KeyError, TypeError, AttributeError, http.client.HTTPException) as exc:
             return _problem(400, f"The request cannot be sent: {exc}.")
@@ -147,42 +169,30 @@ def _problem(status: int, detail: str) -> Answer:
 def main(app: Management, listener: socket.socket, lifeline: socket.socket) -> int:
     """Serve the management port until SIGTERM, or until `lifeline` ends with its supervisor; the exit status."""
     os.setpgid(0, 0)  # Ctrl-C is the supervisor's to handle
-    # uvicorn raises the signal that ended it once more when it is done.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    loop = loops.new_loop()
+    # With the limits of the function's port: whoever can hold up /live can have the pod ended.
+    shared = Shared(ServeSettings(keep_alive=30), lambda status, seconds: None)
+    server = Server(loop, listener, shared, app)
+    for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
-    config = uvicorn.Config(
-        app,
-        http=Connection,
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=1,
-    )
-    asyncio.run(_serve(Server(config), listener, lifeline))
+    loop.add_signal_handler(signal.SIGTERM, server.drain, 1.0)
+    try:
+        loop.run_until_complete(_serve(server, lifeline))
+    finally:
+        loop.close()
     return 0
 
 
-async def _serve(server: Server, listener: socket.socket, lifeline: socket.socket) -> None:
+async def _serve(server: Server, lifeline: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+
     def end() -> None:
-        asyncio.get_running_loop().remove_reader(lifeline)
-        server.should_exit = True
+        loop.remove_reader(lifeline)
+        server.drain(1.0)
 
-    asyncio.get_running_loop().add_reader(lifeline, end)
-    # With the limits of the function's port: whoever can hold up /live can have the pod ended.
-    state = FrontState(ServeSettings(keep_alive=30), board.Board(1).slots[0])
-    server.server_state = state
-    clock = asyncio.create_task(_watch(state))
-    await server.serve([listener])
-    clock.cancel()
-
-
-async def _watch(state: FrontState) -> None:
-    while True:
-        now = asyncio.get_running_loop().time()
-        for connection in list(state.connections):
-            connection.check(now)
-        await asyncio.sleep(1)
+    loop.add_reader(lifeline, end)
+    server.tick()
+    server.accept_more()
+    while not server.drained():
+        await asyncio.sleep(0.5 if server.drain_by is None else 0.02)
+        server.tick()

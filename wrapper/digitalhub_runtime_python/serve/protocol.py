@@ -1,399 +1,418 @@
-"""uvicorn's HTTP protocol with the limits that it lacks: size and time of heads, stalled clients, hanging up politely."""
+"""HTTP/1.1 on a connection: bytes to requests, answers to bytes, and the limits that keep a client from holding us up.
+
+A `Connection` parses, keeps the order of a pipeline and frames answers. What is done with a request
+is its endpoint's: it is called when a request's turn has come (`begin`), while its body grows
+(`grow`), when it is whole (`respond`), and when its client has left (`lost`).
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Callable
+from collections import deque
+from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
-from uvicorn.server import ServerState
 
 from digitalhub_runtime_python.calls import problems
+from digitalhub_runtime_python.serve.exchange import Endpoint, Exchange, Shared
+from digitalhub_runtime_python.serve.messages import (
+    STATUS_LINES,
+    BadMessage,
+    check_coding,
+    is_host,
+    quoted,
+    read_length,
+)
+from digitalhub_runtime_python.serve.patience import Patience
 
-if TYPE_CHECKING:
-    from digitalhub_runtime_python.serve.board import Slot
-    from digitalhub_runtime_python.serve.handover import Job
-    from digitalhub_runtime_python.settings import ServeSettings
-
-# One line per malformed request would let a client fill the disk; /metrics counts them.
-logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-
-LINGER = 5.0
-"""Seconds for which a connection that was refused is still read, so that its client reads the answer."""
-
+logger = logging.getLogger(__name__)
 
 PIPELINE = 256
 """Requests that a client may send ahead; what follows them is not answered, and the connection ends."""
 
-_COPIED = 64 * 1024
-"""Bytes of a body that are copied behind its head, to write both at once."""
+_MALFORMED = "The request is not well-formed HTTP."
 
 
-class FrontState(ServerState):
-    """What all connections of a worker share."""
-
-    connections: set[Any]
-
-    def __init__(self, settings: ServeSettings, slot: Slot) -> None:
-        super().__init__()
-        self.settings = settings
-        self.slot = slot
-        self.date = b""
-        """The line of the response's head, line break included."""
-        self.draining = False
-        self.gone: Callable[[Job], None] = _ignore
-        """Called with the job of a connection that was lost."""
-
-
-def _ignore(job: Job) -> None: ...
-
-
-class Connection(HttpToolsProtocol):
+class Connection(asyncio.Protocol):
     """One client's connection."""
 
-    front: FrontState
-
-    # HttpToolsProtocol's methods are called by its name: super() costs a tenth of a request in all.
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.front = self.server_state  # type: ignore[assignment]
-        self.answering: Any = None
-        """The cycle that the app answers, or answered last; in a pipeline an earlier one than `cycle`."""
-        self.job: Job | None = None
-        self.held = 0  # bytes of its body that are in memory
+    def __init__(self, shared: Shared, endpoint: Endpoint) -> None:
+        self.shared = shared
+        self.endpoint = endpoint
+        self.transport: Any = None
+        self.current: Exchange | None = None
+        """What is being answered, or read for it."""
         self.received = 0  # bytes
         self.complete = 0  # how many of them the last whole head or body ended with, at least
         self.hung_up = False
-        self._data = b""  # what is being parsed
+        """Nothing more is taken from the client."""
+        self.lost = False
+        self.write_paused = False
+        self.read_paused = False
+        self.reading: Exchange | None = None  # its head has come, its body not yet
+        self._queue: deque[Exchange] = deque()
+        self._advancing = False
+        self._begun = False  # a head has begun, and is not complete
+        self._target = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._host = b""  # the last one that was found to be one
         self._again = b""  # a head to parse once more, without its wish to upgrade
-        self._resumed = 0  # how often its client has read what had piled up
-        self._lingers = False
-        self._wait: tuple[str, object] = ("", None)  # what is waited for, and how far it has come
-        self._wait_since = 0.0
+        self._line_open = True  # a request line may come with the next bytes, or go on
+        self._raw_line = b""  # what of it had to be encoded
+        self.resumed = 0  # how often its client has read what had piled up
+        self._broken = False  # its client has broken a rule
+        self.lingers = False
+        self.patience = Patience()
+        # Of the lane, see there:
+        self.lane: Any = None
+        self.plain, self.needed = 0, 2
+        """Plain requests in a row, and how many it takes to be moved."""
+        self.seen = 0
+        self.read_off = False
+        self._parser: Any = httptools.HttpRequestParser(self)
 
     # --- asyncio's callbacks ---
 
+    def connection_made(self, transport: Any) -> None:
+        before, self.transport = self.transport, transport
+        self.shared.connections.add(self)
+        if before is not None:  # it comes back from the lane
+            before.pass_on(transport)
+            if self.read_paused:
+                transport.pause_reading()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self.hung_up = True
-        if self.answering is not None:
-            self.answering.disconnected = True
-        if self.job is not None:
-            self.front.gone(self.job)
+        self.shared.connections.discard(self)
+        self.hung_up = self.lost = True
+        self._queue.clear()
+        exchange, self.current = self.current, None
+        if exchange is not None and not exchange.answered:
+            exchange.answered = exchange.gone = True
+            self.endpoint.lost(exchange)
+        # The parser's callbacks are bound to this object: without a word they would keep each other.
+        self._parser = self.reading = None
 
     def data_received(self, data: bytes) -> None:
         if self.hung_up:
             return
         self.received += len(data)
-        self._data = data
-        HttpToolsProtocol.data_received(self, data)
-        if self.received - self.complete > self.front.settings.header_limit and self._in_head():
-            self._refuse_head()
+        if data.isascii():
+            self._feed(data)
+        else:
+            self._feed_lines(data)
+        reading = self.reading
+        if reading is None:
+            if (self._begun or self.received != self.complete) and not self.hung_up:
+                self._line_open = self._line_open and b"\n" not in data
+                if self.received - self.complete > self.shared.limits.header_limit:
+                    self._refuse_head()
+        elif reading.expects:
+            self._invite_body()
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
 
     def resume_writing(self) -> None:
-        super().resume_writing()
-        self._resumed += 1
+        self.write_paused = False
+        self.resumed += 1
+        if self.current is not None:
+            self.endpoint.writable(self.current)
 
-    # --- the parser's callbacks ---
+    # --- parsing ---
+
+    def _feed(self, data: bytes) -> None:
+        while True:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                # Java's client, for one, offers to upgrade with every request; whoever does not
+                # accept that answers it as it is. So a new parser gets the head without the offer.
+                if self.hung_up:
+                    return
+                data, self._again = self._again + data[upgrade.args[0] :], b""
+                self._parser = httptools.HttpRequestParser(self)
+                continue
+            except httptools.HttpParserCallbackError as exc:
+                logger.critical("a connection has failed", exc_info=exc.__context__ or exc)
+                self.cut()
+            except httptools.HttpParserError:
+                self.reject(400, _MALFORMED)
+            return
+
+    def _feed_lines(self, data: bytes) -> None:
+        """Feed what is not all ASCII: request lines may have raw UTF-8, which the parser does not take."""
+        while data and self._line_open and self.reading is None and not self.hung_up:
+            head, end, rest = data.partition(b"\r\n\r\n")
+            line, line_end, fields = head.partition(b"\r\n")
+            if not line.isascii():
+                self._raw_line += line
+                head = quoted(line) + line_end + fields
+            self._line_open = not (end or line_end)
+            self._feed(head + end)
+            data = rest
+        if data and not self.hung_up:
+            self._feed(data)
+
+    def on_message_begin(self) -> None:
+        self._begun = True
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # A trailer is dropped: as a header it would get past a gateway that looks at headers, and it
+        # has no limit.
+        if self.reading is None:
+            self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         if self.hung_up:
             return
-        if self.received - self.complete > self.front.settings.header_limit:
-            size = len(self.url) + sum(len(n) + len(v) + 4 for n, v in self.headers)
-            if size > self.front.settings.header_limit:
-                self._refuse_head()
-                return
-        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
-            self._again = self._head_without_upgrade()
+        parser, target, headers = self._parser, self._target, self._headers
+        self._begun, self._target, self._headers = False, b"", []
+        limit = self.shared.limits.header_limit
+        if self.received - self.complete > limit and _size(target, headers) > limit:
+            self._refuse_head()
             return
-        if self.parser.get_http_version() not in ("1.1", "1.0"):
-            self._reject(400, "The request is not HTTP/1.1.")
+        method = parser.get_method().decode()
+        version = parser.get_http_version()
+        exchange = Exchange(self, method, target, headers, version, parser.should_keep_alive())
+        try:
+            self._read_head(exchange)
+        except BadMessage as exc:
+            self.reject(exc.status, str(exc))
             return
-        if len(self.pipeline) >= PIPELINE:
-            self.hung_up = True
-            self.pipeline[0][0].keep_alive = False
+        if parser.should_upgrade():
+            self._again = _without_upgrade(exchange)
+            return
+        if len(self._queue) >= PIPELINE:
+            self.hung_up = self._broken = True
+            self._queue[-1].keep_alive = False
             return
         self.complete = self.received
-        self.scope["dhpy"] = self  # type: ignore[typeddict-unknown-key]
-        HttpToolsProtocol.on_headers_complete(self)
-        self.headers = _TRAILERS
-        if not self.pipeline:
-            self.answering = self.cycle
-        if self.front.draining or not self.parser.should_keep_alive():
-            self.cycle.keep_alive = False  # uvicorn 0.39 looks for that as late as in `send`
-
-    def on_response_complete(self) -> None:
-        if self.pipeline:
-            self.answering = self.pipeline[-1][0]
-            HttpToolsProtocol.on_response_complete(self)
+        self.reading = exchange
+        if self.current is None:
+            self.current = exchange
+            self.endpoint.begin(exchange)
         else:
-            # Without uvicorn's timer for an idle connection, which is set and cancelled for each
-            # request: `check` looks at the clock for all of them.
-            self.flow.resume_reading()
+            self._queue.append(exchange)
+            self.pause_reading()
+
+    def _read_head(self, exchange: Exchange) -> None:
+        """Take from the headers what serving needs of them.
+
+        Raises:
+            BadMessage: they do not go together.
+        """
+        hosts, codings = 0, None
+        if self._raw_line:
+            line, self._raw_line = self._raw_line, b""
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                raise BadMessage(400, "The request's target is not UTF-8.") from None
+        for name, value in exchange.headers:
+            if name == b"host":
+                hosts += 1
+                if value != self._host:
+                    if not is_host(value):
+                        raise BadMessage(400, "The request's Host is not a name or an address.")
+                    self._host = value
+            elif name == b"content-length":
+                exchange.length = read_length(value)
+            elif name == b"content-type":
+                exchange.content_type = value.decode("latin-1")
+            elif name == b"transfer-encoding":
+                codings = [*(codings or ()), value]
+            elif name == b"connection" and exchange.version == "1.0":
+                exchange.keep_alive &= b"close" not in value.lower()
+            elif name == b"expect":
+                exchange.expects = value.lower() == b"100-continue" and exchange.version == "1.1"
+        if hosts != 1 and (hosts or exchange.version == "1.1"):
+            raise BadMessage(400, "The request has several Host headers." if hosts else "The request has no Host.")  # fmt: skip
+        if codings is not None:
+            check_coding(codings, exchange.version)
+            exchange.chunked = True
+        if exchange.version not in ("1.1", "1.0"):
+            raise BadMessage(400, "The request is not HTTP/1.1.")
+        if exchange.method == "CONNECT":
+            raise BadMessage(400, "This is no proxy: there is no CONNECT.")
 
     def on_body(self, body: bytes) -> None:
-        if not self.hung_up:
-            HttpToolsProtocol.on_body(self, body)
+        exchange = self.reading
+        if exchange is None or self.hung_up:
+            return
+        exchange.size += len(body)
+        exchange.parts.append(body)
+        if exchange is self.current and (exchange.chunked or self.endpoint.streams):
+            self.endpoint.grow(exchange)
 
     def on_message_complete(self) -> None:
-        if not self.hung_up and not self._again:
-            self.complete = self.received
-            HttpToolsProtocol.on_message_complete(self)
+        exchange = self.reading
+        if exchange is None or self._again:
+            return
+        self.reading = None
+        self.complete = self.received
+        self._line_open = True
+        exchange.whole = True
+        if not exchange.keep_alive:
+            self.hung_up = True  # what follows is not asked for
+        if exchange is self.current:
+            self.endpoint.respond(exchange)
 
-    def _unsupported_upgrade_warning(self) -> None:
-        """uvicorn calls this when the parser has stopped at an upgrade, and drops the request's body.
-
-        Java's client, for one, offers to upgrade with every request; whoever does not accept that
-        answers it as it is. So the parser gets the head again, without the offer.
-        """
-        error, data = sys.exc_info()[1], self._data
-        while self._again and not self.hung_up and isinstance(error, httptools.HttpParserUpgrade):
-            data = self._again + data[error.args[0] :]
-            self._again, error = b"", None
-            self.parser = httptools.HttpRequestParser(self)
-            try:
-                self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as another:  # the next request of a pipeline
-                error = another
-            except httptools.HttpParserError:
-                self.send_400_response("")
-
-    def _head_without_upgrade(self) -> bytes:
-        version = self.parser.get_http_version().encode()
-        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
-        for name, value in self.headers:
-            if name == b"connection":
-                close = b"close" in value.lower()
-                value = b"close" if close else b"keep-alive"
-            if name not in (b"upgrade", b"http2-settings"):
-                lines.append(name + b": " + value)
-        return b"\r\n".join([*lines, b"", b""])
-
-    # --- what the app and the front do with a connection ---
+    # --- the order of answers ---
 
     def idle(self) -> bool:
         """Whether no request is being read or answered."""
-        return (self.cycle is None or self.cycle.response_complete) and not self.pipeline
+        return self.current is None and not self._queue
 
-    def refuse(self, status: int, detail: str, *headers: tuple[bytes, bytes]) -> None:
-        """Answer the app's request without the function, and hang up."""
-        cycle = self.answering
-        if cycle.disconnected or cycle.response_complete:
+    def at_rest(self) -> bool:
+        """Whether the next byte, if there is one, begins a request."""
+        return self.current is None and not self.in_head() and not self.hung_up and not self._queue
+
+    def in_head(self) -> bool:
+        """Whether a head has begun, or line breaks have come before one."""
+        return self.reading is None and (self._begun or self.received > self.complete)
+
+    def go_on(self, exchange: Exchange) -> None:
+        """Go on after an answer that was written to its end."""
+        exchange.answering = exchange.answered = True
+        self.current = None
+        if not exchange.keep_alive:
+            self._queue.clear()
+            if self._broken or self.read_paused or not exchange.whole:
+                self._linger()
+            else:
+                self.hung_up = True
+                self.transport.close()
+        elif not self._advancing:
+            self._advance()
+
+    def _advance(self) -> None:
+        # A loop, and no call from `go_on`: where answers are made at once that would be as deep
+        # as the pipeline is long.
+        self._advancing = True
+        while self._queue and self.current is None and not self.lost:
+            exchange = self.current = self._queue.popleft()
+            self.endpoint.begin(exchange)
+            if (
+                self.current is exchange
+                and exchange.parts
+                and (exchange.chunked or self.endpoint.streams)
+            ):
+                self.endpoint.grow(exchange)
+            if self.current is exchange and exchange.whole:
+                self.endpoint.respond(exchange)
+        self._advancing = False
+        if not self._queue and not self.lost:
+            self.resume_reading()
+            self._invite_body()
+
+    def _invite_body(self) -> None:
+        reading = self.reading
+        if reading is not None and reading.expects and reading is self.current and not self.endpoint.streams:  # fmt: skip
+            self.invite(reading)
+
+    def invite(self, exchange: Exchange) -> None:
+        """Have the client send its body, where it waits to be asked."""
+        if exchange.expects and not exchange.parts and not self.hung_up and not exchange.answering:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        exchange.expects = False
+
+    def pause_reading(self) -> None:
+        if not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+
+    def refuse(self, exchange: Exchange, status: int, detail: str, *headers: tuple[bytes, bytes]) -> None:  # fmt: skip
+        """Answer a request without its endpoint, and hang up."""
+        if self.lost or exchange.answered:
             return
-        # The app finds the client gone, and says nothing; nor does uvicorn ask it to go on.
-        cycle.waiting_for_100_continue = False
-        cycle.response_started = cycle.response_complete = True
-        cycle.message_event.set()
-        self._say(status, detail, *headers)
+        self.current = None
+        exchange.answered = exchange.gone = True
+        self.endpoint.lost(exchange)
+        if exchange.answering:  # too late to say anything
+            self.cut()
+        else:
+            self._say(status, detail, *headers)
 
-    def _reject(self, status: int, detail: str) -> None:
+    def reject(self, status: int, detail: str) -> None:
         """Take nothing more from a client that breaks the rules, and say why.
 
-        Where earlier requests of a pipeline still wait for their answers, these are the last it gets.
+        Where earlier requests still wait for their answers, these are the last it gets.
         """
         if self.hung_up:
             return
-        self.hung_up = True
-        cycle = self.cycle
-        if cycle is None or cycle.response_complete:
+        self.hung_up = self._broken = True
+        current = self.current
+        if current is None:
             self._say(status, detail)
-        elif cycle is self.answering and cycle.more_body:
-            self.refuse(status, detail)
+        elif current is self.reading:
+            self.refuse(current, status, detail)
         else:
-            self.front.slot.count(status, 0.0)
-            if cycle.more_body:  # it would wait for its turn, and then for the rest of its body
-                self.pipeline.popleft()
-            last = self.pipeline[0][0] if self.pipeline else self.answering
-            last.keep_alive = False
-
-    def _say(self, status: int, detail: str, *headers: tuple[bytes, bytes]) -> None:
-        self.front.slot.count(status, 0.0)
-        body = problems.problem(status, detail)
-        lines = [
-            STATUS_LINE[status][:-2],
-            *(b"%s: %s" % header for header in self.front.default_headers),
-            b"content-type: " + problems.CONTENT_TYPE,
-            b"content-length: %d" % len(body),
-            *(b"%s: %s" % header for header in headers),
-            b"connection: close",
-            b"",
-            body,
-        ]
-        self.transport.write(b"\r\n".join(lines))
-        self._linger()
-
-    def whole_body(self) -> bytes | None:
-        """The request's body, where it came with the head, as most do; else None."""
-        cycle = self.answering
-        if cycle.more_body or cycle.disconnected or cycle.response_complete:
-            return None
-        if cycle.waiting_for_100_continue:
-            return None
-        self.flow.resume_reading()
-        return bytes(cycle.body)
-
-    def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
-        """Write a whole response at once, in a third of the time of uvicorn's `send`.
-
-        Returns:
-            Whether it was written; where not, the client reads slowly, and `send` waits for it.
-        """
-        cycle = self.answering
-        if self.transport.is_closing():
-            cycle.disconnected = True  # asyncio says so in the loop's next round
-        if cycle.disconnected:
-            return True
-        if self.flow.write_paused:
-            return False
-        lines = [STATUS_LINE[status], self.front.date]
-        for name, value in headers:
-            lines += (name, b": ", value, b"\r\n")
-        if not cycle.keep_alive:
-            lines.append(b"connection: close\r\n")
-        lines.append(b"\r\n")
-        if cycle.scope["method"] == "HEAD":
-            body = b""
-        if len(body) <= _COPIED:
-            lines.append(body)
-            self.transport.write(b"".join(lines))
-        else:
-            self.transport.write(b"".join(lines))
-            self.transport.write(body)
-        self._complete(cycle)
-        return True
-
-    def end(self) -> None:
-        """End a streamed response whose head and chunks were sent."""
-        cycle = self.answering
-        if cycle.disconnected:
-            return
-        if cycle.expected_content_length:
-            self.cut()  # it is shorter than it said
-            return
-        if cycle.chunked_encoding and cycle.scope["method"] != "HEAD":
-            self.transport.write(b"0\r\n\r\n")
-        self._complete(cycle)
-
-    def _complete(self, cycle: Any) -> None:
-        cycle.waiting_for_100_continue = False
-        cycle.response_started = cycle.response_complete = True
-        cycle.message_event.set()
-        if cycle.keep_alive:
-            cycle.on_response()
-        elif self.hung_up or self.flow.read_paused:
-            self._linger()
-        else:
-            self.transport.close()
-
-    def cut(self) -> None:
-        """End the connection in the middle of a response."""
-        self.hung_up = True
-        self.answering.disconnected = True
-        self.transport.abort()
-
-    def send_unframed(self) -> None:
-        """Let the end of the connection end the response: HTTP/1.0 has no chunks, uvicorn sends them."""
-        self.answering.chunked_encoding = False
-        self.answering.expected_content_length = 1 << 62
-        self.answering.keep_alive = False
-
-    def end_unframed(self) -> None:
-        self.answering.disconnected = True
-        self.transport.close()
-
-    def send_400_response(self, msg: str) -> None:
-        """uvicorn's answer to what its parser does not understand."""
-        self._reject(400, "The request is not well-formed HTTP.")
-
-    def check(self, now: float) -> None:
-        """Hang up on a client that has kept us waiting for too long; called every now and then."""
-        settings = self.front.settings
-        wait = self._waiting_for()
-        if wait != self._wait:
-            self._wait, self._wait_since = wait, now
-            return
-        limit = {
-            "head": settings.header_timeout,
-            "body": settings.stall_timeout,
-            "first": settings.keep_alive,  # a client's spare connection
-            "answer": settings.stall_timeout,
-            "end": LINGER,
-            "next": settings.keep_alive,
-        }.get(wait[0])
-        if limit is None or now - self._wait_since <= limit:
-            return
-        if wait[0] in ("answer", "end"):
-            self.hung_up = True
-            self.transport.abort()
-        elif wait[0] == "next":
-            self.transport.close()
-        else:
-            self._reject(408, f"The request's {wait[0]} took longer than {limit:g} s.")
-
-    def _waiting_for(self) -> tuple[str, object]:
-        """What the client is to send or take next; and what changes when it makes progress with it."""
-        if unread := self.transport.get_write_buffer_size():
-            return "answer", (unread, self._resumed, _unread_by(self.transport))
-        if self.hung_up:
-            return ("end", None) if self._lingers else ("", None)
-        if not self.received:
-            return "first", None
-        if self.flow.read_paused:  # its turn has not come: it is we who keep the client waiting
-            return "", None
-        if self._in_head():
-            return "head", self.complete  # a head has its time as a whole: drops do not prolong it
-        if self.idle():
-            return ("head" if self.received > self.complete else "next"), self.complete
-        if not self.cycle.more_body:
-            return "", None
-        return "body", self.received
-
-    def _in_head(self) -> bool:
-        return self.scope is None or "method" not in self.scope
+            self.shared.count(status, 0.0)
+            if (
+                self.reading is not None
+            ):  # it would wait for its turn, and then for the rest of its body
+                self._queue.pop()
+            (self._queue[-1] if self._queue else current).keep_alive = False
 
     def _refuse_head(self) -> None:
-        limit = self.front.settings.header_limit
-        self._reject(431, f"The request's head is longer than {limit} bytes.")
+        limit = self.shared.limits.header_limit
+        self.reject(431, f"The request's head is longer than {limit} bytes.")
+
+    def _say(self, status: int, detail: str, *headers: tuple[bytes, bytes]) -> None:
+        self.shared.count(status, 0.0)
+        body = problems.problem(status, detail)
+        given = [(b"content-type", problems.CONTENT_TYPE), (b"content-length", b"%d" % len(body)), *headers]  # fmt: skip
+        lines = [STATUS_LINES[status], self.shared.date]
+        lines += [b"%s: %s\r\n" % header for header in given]
+        self.transport.write(b"".join([*lines, b"connection: close\r\n\r\n", body]))
+        self._linger()
+
+    def cut(self) -> None:
+        """End the connection in the middle of an answer, so that a part is not taken for the whole."""
+        self.hung_up = True
+        if self.current is not None:
+            self.current.answered = True
+            self.current = None
+        self.transport.abort()
+
+    def close(self, exchange: Exchange) -> None:
+        """End the connection, and so an answer whose end is not seen otherwise."""
+        self.current = None
+        exchange.answered = self.hung_up = True
+        self.transport.close()
 
     def _linger(self) -> None:
         """Close the way out and read on for a while.
 
         Closing a socket with unread bytes resets it, and the reset may overtake the answer.
         """
-        self.hung_up = self._lingers = True
-        self.pipeline.clear()
-        self.flow.resume_reading()
+        self.hung_up = self.lingers = True
+        self._queue.clear()
+        self.resume_reading()
         try:
             self.transport.write_eof()
         except (OSError, RuntimeError):  # the client has reset it meanwhile
             self.transport.abort()
 
 
-def _unread_by(transport: Any) -> int:
-    """Bytes that the kernel still has for the client; 0 where it does not say.
-
-    It takes megabytes ahead: a client may read for a minute before it asks this process for more.
-    """
-    import fcntl  # only where somebody is waited for
-    import termios
-
-    try:
-        pending = fcntl.ioctl(
-            transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4)
-        )
-    except (AttributeError, OSError):  # not on every system
-        return 0
-    return int.from_bytes(pending, sys.byteorder)
+def _size(target: bytes, headers: list[tuple[bytes, bytes]]) -> int:
+    return len(target) + sum(len(name) + len(value) + 4 for name, value in headers)
 
 
-class _Dropped(list):  # type: ignore[type-arg]
-    def append(self, item: object) -> None:
-        """A trailer: as a header it would get past a gateway that looks at headers, and it has no limit."""
-
-
-_TRAILERS = _Dropped()
+def _without_upgrade(exchange: Exchange) -> bytes:
+    lines = [b"%b %b HTTP/%b" % (exchange.method.encode(), exchange.target, exchange.version.encode())]  # fmt: skip
+    for name, value in exchange.headers:
+        if name == b"connection":
+            value = b"close" if b"close" in value.lower() else b"keep-alive"
+        if name not in (b"upgrade", b"http2-settings"):
+            lines.append(name + b": " + value)
+    return b"\r\n".join([*lines, b"", b""])

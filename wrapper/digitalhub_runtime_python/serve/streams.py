@@ -44,7 +44,7 @@ class Stream:
         self._put = 0  # bytes; written by the handler's thread only,
         self._taken = 0  # and this one by the front's only
         self._resume: Callable[[], None] | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._listener: Callable[[], None] | None = None
         self.ended = False
         self.failed = False
         self.closed = False
@@ -81,16 +81,13 @@ class Stream:
         return self._resume is not None
 
     # The front's side.
-    async def take(self) -> bytes | None:
-        """All that is there; None at the end, or when it was closed."""
-        while True:
-            ended = self.ended  # read first: chunks that come before the end are then there
-            if self._chunks:
-                break
-            if ended or self.closed:
-                return None
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever there is something to take, or the end to be seen."""
+        self._listener = listener
+        listener()
+
+    def take(self) -> bytes:
+        """All that is there."""
         data = b"".join(self._chunks.popleft() for _ in range(len(self._chunks)))
         self._taken += len(data)
         if self._put - self._taken < STREAM_HIGH // 2:
@@ -103,8 +100,8 @@ class Stream:
         self._wake(None)
 
     def _wake(self, _: None) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._listener is not None:
+            self._listener()
 
     def _go_on(self) -> None:
         resume, self._resume = self._resume, None

@@ -33,6 +33,7 @@ from digitalhub_runtime_python.serve import openapi
 from digitalhub_runtime_python.serve.board import Slot
 from digitalhub_runtime_python.serve.front import Front
 from digitalhub_runtime_python.serve.handover import AsyncRunner, Runner, SyncRunner
+from digitalhub_runtime_python.serve.loops import new_loop
 from digitalhub_runtime_python.serve.streams import Outbox
 from digitalhub_runtime_python.settings import ServeSettings, Settings
 from digitalhub_runtime_python.sources import Fetched
@@ -104,7 +105,7 @@ def main(
     # A group of its own: Ctrl-C is the supervisor's to handle, and what the user's code starts can
     # be ended with this process.
     os.setpgid(0, 0)
-    loop = _new_loop()
+    loop = new_loop()
     asyncio.set_event_loop(loop)
     in_cluster = service.settings.in_cluster
     platform = Platform(dict(service.serve.addresses), in_cluster=in_cluster)
@@ -167,7 +168,7 @@ def _assemble(
         debug=service.debug,
         redact=lambda error: error_report.redact(error, secrets),
     )
-    front_loop = _new_loop()
+    front_loop = new_loop()
     outbox = Outbox(front_loop)
     runner: Runner
     if is_async(ready.handler):
@@ -256,15 +257,6 @@ def set_signals(on_terminate: Callable[[], Any]) -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     signal.signal(signal.SIGTERM, lambda *_: on_terminate())
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:  # not made for this platform
-        return asyncio.new_event_loop()
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
 
 
 async def _awaited(value: Any) -> Any:
