@@ -43,6 +43,8 @@ class ControlSettings:
     """`DHPY_MAX_BODY`, bytes: the largest JSON body; files have no limit. Default: 32 MiB."""
     max_log: int = 1024 * 1024
     """`DHPY_MAX_LOG`, bytes: how much of a log's end is answered. Default: 1 MiB."""
+    max_run_log: int = 64 * 1024 * 1024
+    """`DHPY_MAX_RUN_LOG`, bytes: of a run's log that grows longer the first half is dropped. Default: 64 MiB."""
     engine: str = "process"
     """`DHPY_ENGINE`: the run engine of new runs."""
     max_jobs: int = 2
@@ -108,6 +110,7 @@ class ControlSettings:
             s3_access_key=text("DHPY_S3_ACCESS_KEY", user or ("token" if token else "dhpy")),
             s3_secret_key=text("DHPY_S3_SECRET_KEY", password or token or "dhpy"),
             max_body=int(_number(environ, "DHPY_MAX_BODY", cls.max_body, 1024)),
+            max_run_log=int(_number(environ, "DHPY_MAX_RUN_LOG", cls.max_run_log, 64 * 1024)),
             max_log=int(_number(environ, "DHPY_MAX_LOG", cls.max_log, 1024)),
             engine=text("DHPY_ENGINE", "process"),
             max_jobs=int(_number(environ, "DHPY_MAX_JOBS", max(2, os.cpu_count() or 2), 1)),

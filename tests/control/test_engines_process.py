@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
+from reconciling import is_running
 from serving import Process, reference, run_of, server_process, wait_until
 
 from digitalhub_python_builder.interpreters import list_interpreters
-from digitalhub_python_control.running.engines import ENGINES, how_it_ended, load, processes
+from digitalhub_python_control.running.engines import (
+    ENGINES,
+    cgroups,
+    how_it_ended,
+    keeper,
+    load,
+    processes,
+)
+from digitalhub_python_control.running.engines.keepers import Keepers
 from digitalhub_python_control.running.engines.process import ignored_parameters
 from digitalhub_runtime_python.errors import UsageFault
 from digitalhub_runtime_python.spec import PYTHON_VERSIONS
@@ -257,77 +268,215 @@ def test_parameters_that_mean_nothing_here_are_listed_and_empty_ones_are_not():
     assert [line.split()[0] for line in lines] == ["image", "volumes"]
 
 
-def test_a_process_is_told_from_a_later_one_with_its_pid(tmp_path):
-    process = processes.spawn(["/bin/sleep", "60"], {}, tmp_path / "log")
-    try:
-        assert processes.is_alive(process)
-        assert not processes.is_alive(
-            processes.Process(process.pid, process.born + "1", process.boot)
-        )
-        assert not processes.is_alive(processes.Process(process.pid, process.born, "another boot"))
-        processes.end_group(processes.Process(process.pid, "1", process.boot), force=True)
-        assert processes.is_alive(process)
-    finally:
-        processes.end_group(process, force=True)
-        wait_until(lambda: processes.reap(process) is not None)
-    assert not processes.is_alive(process)
+@pytest.fixture
+def keepers():
+    keepers = Keepers()
+    yield keepers
+    keepers.close()
+
+
+@pytest.fixture
+def order(tmp_path):
+    """An order to run a command of the shell; `.finished()` is its exit status."""
+
+    def make(script: str, **changes) -> dict:
+        for folder in ("attempt", "work"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+        return {
+            "attempt": str(tmp_path / "attempt"),
+            "work": str(tmp_path / "work"),
+            "log": str(tmp_path / "log"),
+            "max_log": 1 << 20,
+            "command": ["/bin/sh", "-c", script],
+            "environment": {"PATH": os.environ["PATH"]},
+            "cgroup": "",
+            **changes,
+        }
+
+    return make
+
+
+def ended(process: processes.Process) -> None:
+    wait_until(lambda: not processes.is_alive(process))
+
+
+def test_a_process_is_told_from_a_later_one_with_its_pid(keepers, order):
+    process = keepers.start(order("sleep 60"))
+    assert processes.is_alive(process)
+    others = [
+        processes.Process(process.pid, process.born + "1", process.boot),
+        processes.Process(process.pid, process.born, "another boot"),
+    ]
+    for other in others:
+        assert not processes.is_alive(other)
+        processes.ask_to_end(other)
+        processes.end_tree(other)
+    time.sleep(0.2)
+    assert processes.is_alive(process)
+    processes.end_tree(process)
+    ended(process)
 
 
 def test_a_name_of_a_process_with_brackets_and_blanks_is_understood(tmp_path):
-    script = tmp_path / "a) 1 (b"
+    name = "a) 1 (b"
+    script = tmp_path / name
     script.write_text("#!/bin/sh\nsleep 60\n")
     script.chmod(0o755)
-    process = processes.spawn([str(script)], {"PATH": os.environ["PATH"]}, tmp_path / "log")
+    child = subprocess.Popen([str(script)])
     try:
+        claim = Path(f"/proc/{child.pid}/stat").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        process = processes.process_of(f"{child.pid}\n{claim}\n{boot}\n")
+        wait_until(lambda: name in Path(f"/proc/{child.pid}/stat").read_text())
         assert process.born and processes.is_alive(process)
+        assert child.pid in keeper.descendants(os.getpid())
     finally:
-        processes.end_group(process, force=True)
-        wait_until(lambda: processes.reap(process) is not None)
+        child.kill()
+        child.wait()
+    assert not processes.is_alive(process)
 
 
-SHIM = Path(processes.__file__).with_name("shim.sh")
-
-
-@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash", "/bin/dash", "/bin/busybox"])
-def test_an_attempt_runs_once_however_often_it_is_started(tmp_path, shell):
-    if not Path(shell).exists():
-        pytest.skip(f"no {shell} here")
-    shells = [shell, "sh"] if shell.endswith("busybox") else [shell]
-    (tmp_path / "attempt").mkdir()
-    (tmp_path / "work").mkdir()
-    command = "echo ran >> ../ran; sleep 0.3; exit 5"
-    started = [
-        subprocess.Popen(
-            [
-                *shells,
-                str(SHIM),
-                str(tmp_path / "attempt"),
-                str(tmp_path / "work"),
-                "sh",
-                "-c",
-                command,
-            ],
-            start_new_session=True,
-        )
-        for _ in range(8)
-    ]
-    statuses = sorted(process.wait() for process in started)
-    assert statuses == [-9, 0, 0, 0, 0, 0, 0, 0]  # the one that ran ends its own group
+def test_an_attempt_runs_once_however_often_it_is_started(keepers, order, tmp_path):
+    others = [Keepers() for _ in range(4)]
+    command = order("echo ran >> ../ran; sleep 0.5; exit 5")
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda one: one.start(command), [keepers, *others] * 2))
+    assert len(set(found)) == 1  # every one is told who runs it
+    ended(found[0])
+    assert keepers.start(command) == found[0]
     assert (tmp_path / "ran").read_text() == "ran\n"
     assert (tmp_path / "attempt" / "exit").read_text() == "5\n"
+    for one in others:
+        one.close()
 
 
-@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash", "/bin/dash"])
-def test_the_shell_writes_the_exit_status_when_the_whole_group_is_terminated(tmp_path, shell):
-    if not Path(shell).exists():
-        pytest.skip(f"no {shell} here")
-    (tmp_path / "attempt").mkdir()
-    process = subprocess.Popen(
-        [shell, str(SHIM), str(tmp_path / "attempt"), str(tmp_path), "sleep", "60"],
-        start_new_session=True,
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -11 $$", 139), ("kill -9 0", 137)],
+)
+def test_the_keeper_writes_down_how_the_command_ended(keepers, order, tmp_path, command, status):
+    ended(keepers.start(order(command)))
+    assert (tmp_path / "attempt" / "exit").read_text() == f"{status}\n"
+
+
+def test_a_command_that_does_not_exist_or_is_none_says_so(keepers, order, tmp_path):
+    ended(keepers.start(order("", command=["/nonexistent/python"])))
+    assert (tmp_path / "attempt" / "exit").read_text() == "127\n"
+    assert "/nonexistent/python: not found" in (tmp_path / "log").read_text()
+
+
+def test_sigterm_reaches_the_command_and_the_keeper_lives_to_write_its_end(
+    keepers, order, tmp_path
+):
+    process = keepers.start(order("trap 'echo heard; exit 9' TERM; echo up; sleep 60 & wait"))
+    wait_until(lambda: (tmp_path / "log").exists() and "up" in (tmp_path / "log").read_text())
+    processes.ask_to_end(process)
+    ended(process)
+    assert (tmp_path / "attempt" / "exit").read_text() == "9\n"
+    assert "heard" in (tmp_path / "log").read_text()
+
+
+def test_keepers_go_on_without_those_that_started_them(order, tmp_path):
+    keepers = Keepers()
+    process = keepers.start(order("sleep 0.5; echo done"))
+    keepers.close()
+    assert processes.is_alive(process)
+    ended(process)
+    assert (tmp_path / "attempt" / "exit").read_text() == "0\n"
+    assert (tmp_path / "log").read_text() == "done\n"
+
+
+def test_a_parent_of_keepers_that_was_killed_is_started_again(keepers, order, tmp_path):
+    first = keepers.start(order("sleep 60"))
+    keepers._process.kill()
+    (tmp_path / "second").mkdir()
+    second = keepers.start(order("exit 3", attempt=str(tmp_path / "second")))
+    ended(second)
+    assert (tmp_path / "second" / "exit").read_text() == "3\n"
+    assert processes.is_alive(first)
+    processes.end_tree(first)
+    ended(first)
+
+
+DAEMON = """
+import os, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        open(sys.argv[1], "w").write(str(os.getpid()))
+        time.sleep(60)
+    os._exit(0)
+os.wait()
+while not os.path.exists(sys.argv[1]) or not open(sys.argv[1]).read(): time.sleep(0.01)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux can tell")
+@pytest.mark.parametrize("how", ["completed", "stopped", "keeper killed"])
+@pytest.mark.parametrize("grouped", [False, True], ids=["subreaper", "cgroup"])
+def test_a_daemon_that_a_run_leaves_in_a_session_of_its_own_ends_with_it(
+    keepers, order, tmp_path, how, grouped
+):
+    cgroup = cgroups.make(str(tmp_path)) if grouped else ""
+    if grouped and not cgroup:
+        pytest.skip("no control groups of version 2 here, or none that may be made")
+    more = "" if how == "completed" else "; sleep 60"
+    command = f'"{sys.executable}" -c "$DAEMON" "$PLACE"{more}'
+    place = tmp_path / "daemon"
+    environment = {"DAEMON": DAEMON, "PLACE": str(place), "PATH": os.environ["PATH"], "RUN_ID": "x"}
+    process = keepers.start(order(command, environment=environment, cgroup=cgroup))
+    wait_until(lambda: place.exists() and place.read_text())
+    daemon = int(place.read_text())
+    if how == "stopped":
+        processes.end_tree(process)
+    elif how == "keeper killed":
+        os.kill(process.pid, signal.SIGKILL)
+        wait_until(lambda: not processes.is_alive(process))
+        cgroups.kill(cgroup)
+        for pid in processes.marked(b"RUN_ID=x") if not grouped else ():
+            processes.kill(pid)
+    ended(process)
+    wait_until(lambda: not is_running(daemon))
+    if grouped:
+        cgroups.kill(cgroup)
+        wait_until(lambda: cgroups.kill(cgroup) or not Path(cgroup).exists())
+
+
+def test_a_log_that_grows_is_bounded_keeps_its_end_and_says_what_was_dropped(
+    keepers, order, tmp_path
+):
+    limit = 256 * 1024
+    lines = 100_000
+    ended(keepers.start(order(f"seq {lines}", max_log=limit)))
+    now, before = (tmp_path / "log").read_bytes(), (tmp_path / "log.1").read_bytes()
+    assert len(now) + len(before) < limit + 2 * 65536 + 200
+    assert now.endswith(b"99999\n100000\n")
+    dropped = re.search(rb"dhpy: the log is longer .* (\d+) bytes", now)
+    kept = [line for line in (before + now).splitlines(keepends=True) if b"dhpy:" not in line]
+    assert dropped
+    assert int(dropped[1]) + sum(map(len, kept)) >= sum(len(f"{n + 1}\n") for n in range(lines))
+
+
+def test_what_is_printed_while_the_disk_is_full_is_lost_and_counted(tmp_path):
+    log = keeper.Log(str(tmp_path / "log"), 1 << 20)
+    (tmp_path / "log").symlink_to(tmp_path / "elsewhere")
+    log.add(b"12345")
+    (tmp_path / "log").unlink()
+    log.add(b"more\n")
+    assert (tmp_path / "log").read_text() == (
+        "dhpy: 5 bytes of output were lost: the disk was full\nmore\n"
     )
-    wait_until((tmp_path / "attempt" / "started").exists)
-    time.sleep(0.3)  # until it runs the command: nothing tells
-    os.killpg(process.pid, signal.SIGTERM)
-    process.wait(10)
-    assert (tmp_path / "attempt" / "exit").read_text() == "143\n"
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("obstacle", ["fifo", "folder", "link", "file"])
+def test_what_a_run_puts_in_place_of_its_exit_changes_nothing(keepers, order, tmp_path, obstacle):
+    make = {
+        "fifo": "mkfifo ../attempt/exit",
+        "folder": "mkdir -p ../attempt/exit/below",
+        "link": "ln -s ../elsewhere ../attempt/exit",
+        "file": "echo 0 > ../attempt/exit",
+    }[obstacle]
+    ended(keepers.start(order(f"{make}; exit 6")))
+    assert (tmp_path / "attempt" / "exit").read_text() == "6\n"
+    assert not (tmp_path / "elsewhere").exists()

@@ -23,7 +23,9 @@ from reconciling import (
     wait_state,
 )
 
-from digitalhub_python_control.running import engines
+from digitalhub_python_control.running import engines, logs
+from digitalhub_python_control.running.engines.keeper import descendants
+from digitalhub_python_control.running.engines.processes import marked
 from digitalhub_runtime_python.spec import ACTIONS
 
 
@@ -129,42 +131,70 @@ def test_a_killed_run_says_by_what(reconciler, store, settings, number, name):
     assert run.entity["status"]["message"].startswith(f"killed by signal {number} ({name})")
 
 
-def test_a_run_killed_together_with_its_shell_says_so(reconciler, store, settings):
+def test_a_run_killed_together_with_its_keeper_says_so(reconciler, store, settings):
     identity = new_run(store, settings, "sleep 60")
     wait_state(store, identity, "RUNNING")
     wait_for(lambda: pids_of(settings, identity))
     os.killpg(pids_of(settings, identity)[0], signal.SIGKILL)
     run = wait_ended(store, identity)
     assert run.state == "ERROR"
-    assert run.entity["status"]["message"].startswith("killed by signal 9 (SIGKILL)")
+    assert "it was killed (SIGKILL)" in run.entity["status"]["message"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="only Linux lets us find them")
-def test_what_a_killed_shell_leaves_behind_is_ended(reconciler, store, settings):
+def test_what_a_killed_keeper_leaves_behind_is_ended(reconciler, store, settings):
     identity = new_run(store, settings, "sleep 60")
     wait_for(lambda: executions_of(settings))
-    shell = pids_of(settings, identity)[0]
-    children = Path(f"/proc/{shell}/task/{shell}/children").read_text().split()
+    keeping = pids_of(settings, identity)[0]
+    children = descendants(keeping)
     assert children
-    os.kill(shell, signal.SIGKILL)
+    os.kill(keeping, signal.SIGKILL)
     assert wait_ended(store, identity).state == "ERROR"
-    wait_for(lambda: not is_running(int(children[0])), what="the end of the orphan")
+    wait_for(lambda: not is_running(children[0]), what="the end of the orphan")
+
+
+@pytest.mark.parametrize("obstacle", ["fifo", "folder", "forged", "link"])
+def test_a_run_that_forges_its_end_lives_until_it_has_ended_and_can_be_stopped(
+    reconciler, store, settings, obstacle
+):
+    identity = new_run(store, settings, "sleep 60")
+    wait_state(store, identity, "RUNNING")
+    end = settings.home / "runs" / PROJECT / identity / "attempt-0" / "exit"
+    if obstacle == "fifo":
+        os.mkfifo(end)
+    elif obstacle == "folder":
+        end.mkdir()
+    elif obstacle == "link":
+        end.symlink_to("/dev/zero")
+    else:
+        end.write_text("0\n")
+    reconciler.tell(PROJECT, identity)
+    time.sleep(0.3)  # nothing is to happen, which nothing tells
+    assert record(store, identity).state == "RUNNING"
+    store.set_target(PROJECT, identity, "STOP")
+    assert wait_ended(store, identity).state == "STOPPED"
+    assert not any(is_running(pid) for pid in marked(f"RUN_ID={identity}".encode()))
+
+
+@pytest.mark.parametrize("obstacle", ["fifo", "link"])
+def test_a_log_that_is_no_plain_file_is_neither_waited_for_nor_followed(
+    reconciler, store, settings, obstacle
+):
+    run = wait_ended(store, new_run(store, settings))
+    log = settings.home / "runs" / PROJECT / run.id / "log"
+    log.unlink()
+    if obstacle == "fifo":
+        os.mkfifo(log)
+    else:
+        log.symlink_to(settings.home / "dhpy.db")
+    assert logs.log_items(settings.home, run.entity, 1 << 20) == []
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 def test_what_a_run_leaves_running_ends_with_it(reconciler, store, settings):
     run = wait_ended(store, new_run(store, settings, "leave-child"))
     assert run.state == "COMPLETED"
-    group = pids_of(settings, run.id)[0]
-
-    def members():
-        stats = [
-            p.read_text(errors="replace") for p in Path("/proc").glob("[0-9]*/stat") if p.exists()
-        ]
-        fields = [stat.rpartition(")")[2].split() for stat in stats]
-        return [f for f in fields if f[2] == str(group) and f[0] != "Z"]
-
-    wait_for(lambda: not members(), what="the end of the child")
+    assert not any(is_running(pid) for pid in marked(f"RUN_ID={run.id}".encode()))
 
 
 @pytest.mark.parametrize("behaviour", ["sleep 60", "stubborn"])

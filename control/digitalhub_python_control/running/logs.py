@@ -20,7 +20,9 @@ def run_folder(home: Path, project: str, identity: str) -> Path:
 
 def add_line(home: Path, project: str, identity: str, line: str) -> None:
     """Add a line of our own to a run's log."""
-    with (run_folder(home, project, identity) / "log").open("a", encoding="utf-8") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+    number = os.open(run_folder(home, project, identity) / "log", flags, 0o600)
+    with os.fdopen(number, "a", encoding="utf-8") as file:
         file.write(f"dhpy: {line}\n")
 
 
@@ -64,15 +66,22 @@ def log_items(home: Path, run: Entity, limit: int) -> list[dict[str, Any]]:
 
 def _tail(path: Path, limit: int) -> tuple[str, int]:
     """The end of a file as text, and when it was last written (microseconds)."""
-    with opened(path) as file:
-        if file is None:
-            return "", 0
-        size = file.seek(0, os.SEEK_END)
-        start = max(0, size - limit)
-        file.seek(start)
-        content = file.read(limit)
-        modified = os.fstat(file.fileno()).st_mtime_ns // 1000
-    if start:
+    content, modified, whole = _end_of(path, limit)
+    if whole and len(content) < limit:
+        # What was written before the log was rotated, as far as it is kept.
+        before, earlier, whole = _end_of(path.with_name(f"{path.name}.1"), limit - len(content))
+        content, modified = before + content, modified or earlier
+    if not whole:
         content = content.partition(b"\n")[2] or content
     # The SDKs decode it strictly, and a program may write any bytes.
     return content.decode("utf-8", "replace"), modified
+
+
+def _end_of(path: Path, limit: int) -> tuple[bytes, int, bool]:
+    """The last bytes of a file, when it was last written, and whether that is all of it."""
+    with opened(path) as file:
+        if file is None:
+            return b"", 0, True
+        start = max(0, file.seek(0, os.SEEK_END) - limit)
+        file.seek(start)
+        return file.read(limit), os.fstat(file.fileno()).st_mtime_ns // 1000, not start

@@ -1,8 +1,9 @@
-"""Runs as processes of this machine: each in its own session and folder, watched by a shell.
+"""Runs as processes of this machine: each in its own session and folder, with a keeper (keeper.py).
 
-Everything that matters is on disk, in runs/<project>/<id>/attempt-N: `started` (who runs it, made by
+Everything that matters is on disk, in runs/<project>/<id>/attempt-N: `started` (who keeps it, made by
 exactly one process) and `exit` (how it ended). So runs go on when the control plane dies, and one
-that is started again finds them.
+that is started again finds them. A run may have the rights to change these files, so that a file never
+says that a run has ended: its keeper's process does.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ from digitalhub_python_control.running.engines import (
     Exit,
     Progress,
     Tell,
+    cgroups,
     how_it_ended,
+    keeper,
     processes,
 )
 from digitalhub_python_control.running.engines.endings import Endings
+from digitalhub_python_control.running.engines.keepers import Keepers
 from digitalhub_python_control.running.engines.processes import Process
 from digitalhub_python_control.running.plain_files import read_text
 from digitalhub_python_control.running.services import is_service
@@ -40,7 +44,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SHIM = Path(__file__).with_name("shim.sh")
 _LOST = (
     "lost: its process has gone without a trace, so it was killed (SIGKILL) "
     "or the machine was restarted"
@@ -73,7 +76,7 @@ class ProcessEngine:
     """The engine of a laptop: no containers, no cluster.
 
     Args:
-        settings: `home`, `cache`, `max_jobs` and `environment_days` are used.
+        settings: `home`, `cache`, `max_jobs`, `max_run_log` and `environment_days` are used.
         command: what to run instead of the runtime, with no environment made for it.
     """
 
@@ -85,12 +88,11 @@ class ProcessEngine:
         self._cache = settings.cache
         self._days = settings.environment_days
         self._command = command
-        # What this process has started are its children: each must be reaped when it has ended.
-        self._spawned: dict[Path, Process] = {}
+        self._max_log = settings.max_run_log
+        self._keepers = Keepers()
         self._endings = Endings()
         self._tell: Tell = lambda project, run_id: None
-        self._ended: list[Process] = []
-        self._claimed: dict[Path, Process] = {}
+        self._started: dict[Path, Process] = {}  # until the store has it
 
     def watch(self, tell: Tell) -> None:
         self._tell = tell
@@ -98,6 +100,7 @@ class ProcessEngine:
 
     def close(self) -> None:
         self._endings.close()
+        self._keepers.close()
 
     def prepare(self, run: RunRecord) -> dict[str, Any]:
         self._folder(run).mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -126,44 +129,54 @@ class ProcessEngine:
         if run.attempt == 0 and not is_build(run):
             for line in ignored_parameters(run.entity["spec"]):
                 self.log(run, line)
-        command = ["/bin/sh", str(_SHIM), str(attempt), str(work), *prepared["command"]]
-        environment = {**self._environment(run, env, prepared), **self._service_environment(run)}
-        self._forget(attempt)
-        process = processes.spawn(command, environment, self._log_file(run))
-        self._spawned[attempt] = process
+        order = {
+            "attempt": str(attempt),
+            "work": str(work),
+            "log": str(self._folder(run) / "log"),
+            "max_log": self._max_log,
+            "command": prepared["command"],
+            "environment": {
+                **self._environment(run, env, prepared),
+                **self._service_environment(run),
+            },
+            "cgroup": cgroups.make(str(attempt)),
+        }
+        process = self._started[attempt] = self._keepers.start(order)
         self._hear_of(run, process)
-        handle = {**process.to_json(), "attempt": run.attempt}
+        handle = {**process.to_json(), "attempt": run.attempt, "cgroup": order["cgroup"]}
         return {**handle, **{k: prepared[k] for k in ("python", "runtime") if k in prepared}}
 
     def poll(self, run: RunRecord) -> Progress:
-        ended, self._ended = self._ended, []
-        self._ended += [child for child in ended if processes.reap(child) is None]
-        attempt, process = self._attempt(run), self._process(run)
-        end = _read_exit(attempt)
-        if end is None and process is None:
+        process = self._process(run)
+        if process is None:
             return Progress("absent")
-        if end is None and process is not None:
-            if processes.is_alive(process):
-                self._hear_of(run, process)
-                announced = "service" in run.entity["status"] or not is_service(run.entity)
-                return Progress("alive", service=None if announced else _read_ready(attempt))
-            # It may have ended between the two looks.
-            end = _read_exit(attempt) or self._lost(run, process)
-        self._forget(attempt)
+        # The process says whether it lives, never a file, which the run could have written.
+        if processes.is_alive(process):
+            self._hear_of(run, process)
+            announced = "service" in run.entity["status"] or not is_service(run.entity)
+            return Progress("alive", service=None if announced else _read_ready(self._attempt(run)))
+        attempt = self._attempt(run)
+        cgroups.kill(self._cgroup(run))
+        end = _read_exit(attempt) or self._lost(run)
+        self._started.pop(attempt, None)
         return Progress("ended", end)
 
     def stop(self, run: RunRecord, *, force: bool) -> None:
         process = self._process(run)
-        if process is not None:
-            processes.end_group(process, force=force)
+        if process is None:
+            return
+        if not force:
+            processes.ask_to_end(process)
+            return
+        cgroups.kill(self._cgroup(run))
+        processes.end_tree(process)
 
     def remove(self, run: RunRecord) -> None:
-        self._forget(self._attempt(run))
+        self._started.pop(self._attempt(run), None)
         logs.remove_run_folder(self._home, run.project, run.id)
 
     def log(self, run: RunRecord, line: str) -> None:
-        with self._log_file(run).open("a", encoding="utf-8") as file:
-            file.write(f"dhpy: {line}\n")
+        logs.add_line(self._home, run.project, run.id, line)
 
     def sweep(self, handles: Iterable[Mapping[str, Any]]) -> None:
         keep = [Path(h[key]) for h in handles for key in ("python", "runtime") if h.get(key)]
@@ -174,8 +187,7 @@ class ProcessEngine:
         found = set()
         for claim in (self._home / "runs").glob("*/*/attempt-*/started"):
             process = processes.read_claim(claim)
-            unended = not (claim.parent / "exit").exists()
-            if unended and process is not None and processes.is_alive(process):
+            if process is not None and processes.is_alive(process):
                 found.add((claim.parts[-4], claim.parts[-3]))
         return found
 
@@ -185,20 +197,16 @@ class ProcessEngine:
     def _attempt(self, run: RunRecord) -> Path:
         return self._folder(run) / f"attempt-{run.attempt}"
 
-    def _log_file(self, run: RunRecord) -> Path:
-        return self._folder(run) / "log"
-
     def _process(self, run: RunRecord) -> Process | None:
-        """Who runs the attempt: who claimed it, or else who was started to."""
-        attempt = self._attempt(run)
-        claimed = self._claimed.get(attempt) or processes.read_claim(attempt / "started")
-        if claimed is not None:
-            self._claimed[attempt] = claimed
-            return claimed
-        handle = run.handle or {}
+        """Who keeps the attempt: who was started to, or else who claimed it unknown to the store."""
+        handle, attempt = run.handle or {}, self._attempt(run)
         if handle.get("attempt") == run.attempt and "pid" in handle:
             return Process.from_json(handle)
-        return self._spawned.get(attempt)
+        return self._started.get(attempt) or processes.read_claim(attempt / "started")
+
+    def _cgroup(self, run: RunRecord) -> str:
+        known = (run.handle or {}).get("cgroup")
+        return known if isinstance(known, str) else cgroups.make(str(self._attempt(run)))
 
     def _environment(
         self, run: RunRecord, env: Mapping[str, str], prepared: Mapping[str, Any]
@@ -240,22 +248,19 @@ class ProcessEngine:
         project, identity = run.key
         self._endings.add(process, lambda: self._tell(project, identity))
 
-    def _forget(self, attempt: Path) -> None:
-        self._claimed.pop(attempt, None)
-        child = self._spawned.pop(attempt, None)
-        if child is not None:
-            self._ended.append(child)
-
-    def _lost(self, run: RunRecord, process: Process) -> Exit:
-        """How an attempt ended whose shell could not write that down; written down now."""
-        # The run is over and may be started again, so what the shell has left must not go on.
-        for pid in processes.group_members(process, f"RUN_ID={run.id}".encode()):
-            logger.warning("run %s has lost its shell; ending its process %s", run.id, pid)
+    def _lost(self, run: RunRecord) -> Exit:
+        """How an attempt ended whose keeper could not write that down; written down now."""
+        # The run is over and may be started again, so what the keeper has left must not go on.
+        for pid in processes.marked(f"RUN_ID={run.id}".encode()):
+            logger.warning("run %s has lost its keeper; ending its process %s", run.id, pid)
             processes.kill(pid)
-        status = processes.reap(process)
-        line = str(status) if status else f"{128 + signal.SIGKILL} {_LOST}"
+        line = f"{128 + signal.SIGKILL} {_LOST}"
         with contextlib.suppress(OSError):
-            (self._attempt(run) / "exit").write_text(line, encoding="ascii")
+            folder = os.open(self._attempt(run), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                keeper.write(folder, "exit", line)
+            finally:
+                os.close(folder)
         return _exit(line)
 
 

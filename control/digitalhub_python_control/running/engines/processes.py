@@ -1,4 +1,4 @@
-"""Processes of this machine: started, told apart from later ones of the same pid, ended."""
+"""Processes of this machine: told apart from later ones of the same pid, and ended."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import functools
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from digitalhub_python_control.running.engines import keeper
 from digitalhub_python_control.running.plain_files import read_text
 
 _PROC = Path("/proc")
@@ -39,94 +40,76 @@ class Process:
         return cls(int(obj["pid"]), str(obj.get("born") or ""), str(obj.get("boot") or ""))
 
 
-def spawn(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Process:
-    """Start `command` in a session of its own, its output added to the file `log`.
-
-    Not subprocess.Popen: that insists on being waited for by whoever started it, and these
-    processes outlive us.
-
-    Raises:
-        OSError: it cannot be started, or the log cannot be opened.
-        ValueError: a name or value of the environment is not possible.
-    """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    pid = os.posix_spawn(
-        command[0],
-        list(command),
-        dict(environment),
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
-        setsid=True,
-        # A server ignores some signals; its children must not.
-        setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT],
-        setsigmask=[],
-    )
-    return Process(pid, _born(pid) or "", _boot())
-
-
 def is_alive(process: Process) -> bool:
     """Whether this very process runs; one that has ended and was not reaped does not."""
     return bool(process.born) and process.boot == _boot() and _born(process.pid) == process.born
 
 
-def reap(process: Process) -> int | None:
-    """Let a child that has ended go.
+def ask_to_end(process: Process) -> None:
+    """Send SIGTERM; nothing where it is gone."""
+    _send(process, signal.SIGTERM)
 
-    Returns:
-        None while it runs; its exit status, 128 + n for a signal; 0 also for what is no child.
+
+def end_tree(process: Process) -> None:
+    """Kill all that descends from a keeper, which then writes down how it ended; or the keeper itself.
+
+    To be repeated as long as it is alive: a keeper that has nothing to keep, or was stopped, is killed.
     """
-    try:
-        pid, status = os.waitpid(process.pid, os.WNOHANG)
-    except ChildProcessError:
-        return 0
-    if pid == 0:
-        return None
-    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-
-
-def end_group(process: Process, *, force: bool) -> None:
-    """Send SIGTERM, or SIGKILL, to the process and all of its group; nothing where it is gone."""
-    # The check and the signal are two steps, but a pid is not used again as long as its group is.
-    if is_alive(process):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL if force else signal.SIGTERM)
+    if not is_alive(process):
+        return
+    below = keeper.descendants(process.pid)
+    for pid in below:
+        kill(pid)
+    _send(process, signal.SIGCONT if below else signal.SIGKILL)
 
 
 def kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)
 
 
-def group_members(process: Process, mark: bytes) -> list[int]:
-    """The processes of the group that `process` led and that carry `mark` in their environment.
-
-    Only Linux lets us look; elsewhere the list is empty.
-    """
+def marked(mark: bytes) -> list[int]:
+    """Our processes that carry `mark`, `NAME=value`, in their environment; Linux alone lets us look."""
     found: list[int] = []
-    if process.pid <= 0:
-        return found
     for entry in _PROC.glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            fields = _stat_fields((entry / "stat").read_text(encoding="utf-8", errors="replace"))
-            if int(fields[2]) == process.pid and mark in (entry / "environ").read_bytes().split(
-                b"\0"
-            ):
+            if mark in (entry / "environ").read_bytes().split(b"\0"):
                 found.append(int(entry.name))
     return found
 
 
+def _send(process: Process, number: int) -> None:
+    """Send a signal to this very process: a pidfd cannot come to mean another one."""
+    if not hasattr(os, "pidfd_open"):
+        if is_alive(process):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, number)
+        return
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except OSError:
+        return
+    try:
+        if is_alive(process):
+            signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(pidfd)
+
+
 def read_claim(path: Path) -> Process | None:
-    """Who claimed an attempt (shim.sh writes it): a file of pid, start time and boot."""
+    """Who claimed an attempt; None where nobody did."""
     text = read_text(path)
-    if text is None:
-        return None
-    lines = [*text.split("\n"), "", "", ""]
+    return None if text is None else process_of(text)
+
+
+def process_of(claim: str) -> Process:
+    """The process of a claim, which keeper.py writes: pid, start time, boot."""
+    lines = [*claim.split("\n"), "", "", ""]
     # A file that a crash of the machine has emptied still says that it was claimed.
     pid = int(lines[0]) if lines[0].isdigit() else 0
-    return Process(pid, _start_time(lines[1]), lines[2])
+    return Process(pid, _start_time(lines[1]), lines[2].strip())
 
 
 def _born(pid: int) -> str | None:
