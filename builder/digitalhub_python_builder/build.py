@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import digitalhub_runtime_python
-from digitalhub_python_builder import bases, context, explain
+from digitalhub_python_builder import bases, context, explain, wheels
 from digitalhub_python_builder.dockerfile import render
 from digitalhub_python_builder.engines import BuildEngine, Image, Log, Request, choose
 from digitalhub_python_builder.locks import lock
+from digitalhub_python_builder.logins import settings_of
 from digitalhub_python_builder.plan import PIP_CONFIG_SECRET, Content, Plan, make_plan
 from digitalhub_python_builder.references import Reference, default_name, parse
-from digitalhub_python_builder.requirement_files import Wanted
-from digitalhub_python_builder.requirements import redact
+from digitalhub_python_builder.requirement_lines import read_lines
+from digitalhub_python_builder.requirements import Wanted, check_python, redact
 from digitalhub_runtime_python.errors import EnvironmentFault
 from digitalhub_runtime_python.spec import FunctionSpec, interpreter_version
 
@@ -49,6 +50,10 @@ class Options:
     upgrade: bool = False
     """Ask the index again instead of taking the lock that is kept."""
     plain_http: bool = False
+    allow_sdist: bool = False
+    """Build here what has no wheel."""
+    variables: Mapping[str, str] | None = field(default=None, repr=False)
+    """What `${VAR}` in URLs of requirements may be, besides `envs`; None for all of `environ`."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,8 @@ def build(
         else:
             for line in explain.explain(plan, explain.load_last(cache, wanted.name)):
                 say(line)
-            image = _build(engine, plan, target, wanted, options, environ, log)
+            asked = read_lines(function.requirements) + options.wanted
+            image = _build(engine, plan, target, wanted, asked, options, environ, log)
         if wanted.tag:
             engine.tag(str(target), str(wanted))
         if options.push and existing is None:
@@ -140,7 +146,6 @@ def prepare(
         instructions=options.instructions,
         envs=options.envs,
         labels=options.labels,
-        index_url=options.index_url or environ.get("UV_DEFAULT_INDEX", ""),
         ca_bundle=options.ca_bundle,
         secrets=tuple(options.secrets),
         code=code,
@@ -151,39 +156,33 @@ def prepare(
     ours = bases.has_runtime(base, image.labels)
     if engine is not None:
         _check_base(engine, image, python, ours, bool(plan.instructions))
-    lines = (*function.requirements, *options.wanted.lines)
+    wanted = read_lines(function.requirements) + options.wanted
+    check_python(wanted, python)
     locked = ""
-    if cache is None:
-        lock_lines_only(lines)
-    elif lines or not ours:
+    if cache is not None and (wanted.lines or not ours):
+        for note in wanted.notes:
+            log(note)
         flavour = bases.flavour_of(base, image.labels) if ours else options.flavour
-        wanted = dataclasses.replace(options.wanted, lines=lines)
-        with _index(environ, options) as settings:
+        with _settings(environ, options) as settings:
             locked = lock(
                 wanted, python, options.platform, flavour=flavour, preferred=bases.lock_of(python, flavour),
-                cache=cache, upgrade=options.upgrade, environ=settings, log=log,
+                cache=cache, upgrade=options.upgrade, allow_sdist=options.allow_sdist,
+                environ=settings, variables=_variables(options, environ), log=log,
             )  # fmt: skip
-    index = options.index_url or environ.get("UV_DEFAULT_INDEX", "")
+    places = _places(wanted, options, environ) if locked else Places()
     runtime = Path(digitalhub_runtime_python.__file__).parent
     return dataclasses.replace(
         plan,
         has_runtime=ours,
         base_id=image.id,
         requirements=locked,
-        index_secret=bool(lines and index and redact(index) != index),
+        index_url="" if places.secret else places.index,
+        extra_index_urls=() if places.secret else places.extra,
+        find_links=() if places.secret else places.links,
+        index_secret=places.secret,
+        wheels=wheels.needed(locked, cache) if cache is not None else {},
         runtime={} if ours else context.package_files(runtime),
     )
-
-
-def lock_lines_only(lines: tuple[str, ...]) -> None:
-    """Check requirements without an index.
-
-    Raises:
-        EnvironmentFault: one is malformed.
-    """
-    from digitalhub_python_builder.requirements import parse_requirements
-
-    parse_requirements(lines)
 
 
 def cache_of(environ: Mapping[str, str]) -> Path:
@@ -213,7 +212,7 @@ def _check_base(engine: BuildEngine, image: Image, python: str, ours: bool, prep
 
 
 @contextlib.contextmanager
-def _index(environ: Mapping[str, str], options: Options) -> Iterator[Mapping[str, str]]:
+def _settings(environ: Mapping[str, str], options: Options) -> Iterator[Mapping[str, str]]:
     """uv's settings: it asks the index that pip will, and trusts the certificates that pip will."""
     settings = dict(environ)
     if options.index_url:
@@ -224,6 +223,38 @@ def _index(environ: Mapping[str, str], options: Options) -> Iterator[Mapping[str
             bundle.flush()
             settings["SSL_CERT_FILE"] = bundle.name
         yield settings
+
+
+def _variables(options: Options, environ: Mapping[str, str]) -> Mapping[str, str]:
+    """What `${VAR}` in a URL may be: for whoever runs the command all of theirs, for a run what was given to it."""
+    return environ if options.variables is None else {**options.envs, **options.variables}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where pip looks in the image."""
+
+    index: str = field(default="", repr=False)
+    extra: tuple[str, ...] = field(default=(), repr=False)
+    links: tuple[str, ...] = field(default=(), repr=False)
+    secret: bool = False
+    """One of them has a password, so that they come as a build secret."""
+
+    def pip_conf(self) -> str:
+        rows = [("index-url", (self.index,)), ("extra-index-url", self.extra), ("find-links", self.links)]  # fmt: skip
+        lines = [f"{name} =\n    " + "\n    ".join(urls) for name, urls in rows if any(urls)]
+        # In pip's configuration a percent sign begins a reference to another value.
+        return "[global]\n" + "\n".join(lines).replace("%", "%%") + "\n"
+
+
+def _places(wanted: Wanted, options: Options, environ: Mapping[str, str]) -> Places:
+    with _settings(environ, options) as settings:
+        found = settings_of(wanted, settings, _variables(options, environ))
+    index = options.index_url or found.get("UV_DEFAULT_INDEX", "")
+    extra = tuple(found.get("UV_INDEX", "").split())
+    links = tuple(one for one in found.get("UV_FIND_LINKS", "").split(",") if one.startswith("http"))  # fmt: skip
+    secret = any(redact(url) != url for url in (index, *extra, *links))
+    return Places(index, extra, links, secret)
 
 
 def _existing(
@@ -244,6 +275,7 @@ def _build(
     plan: Plan,
     target: Reference,
     wanted: Reference,
+    asked: Wanted,
     options: Options,
     environ: Mapping[str, str],
     log: Log,
@@ -259,25 +291,25 @@ def _build(
         folder = Path(place, "context")
         folder.mkdir()
         context.write_folder(plan, folder)
-        index = options.index_url or environ.get("UV_DEFAULT_INDEX", "")
+        places = _places(asked, options, environ)
         request = Request(
             context=folder,
             reference=str(target),
             also=str(wanted) if wanted.tag else "",
             platform=plan.platform,
             network=options.network or environ.get("DHPY_BUILD_NETWORK", ""),
-            secrets=_secret_files(Path(place), plan, options.secrets, index),
+            secrets=_secret_files(Path(place), plan, options.secrets, places),
             plain_http=options.plain_http,
         )
         return engine.build(request, masked)
 
 
 def _secret_files(
-    place: Path, plan: Plan, secrets: Mapping[str, str], index: str
+    place: Path, plan: Plan, secrets: Mapping[str, str], places: Places
 ) -> dict[str, Path]:
     values = {name: secrets[name] for name in plan.secrets}
     if plan.index_secret:
-        values[PIP_CONFIG_SECRET] = f"[global]\nindex-url = {index}\n"
+        values[PIP_CONFIG_SECRET] = places.pip_conf()
     folder = place / "secrets"
     folder.mkdir(mode=0o700)
     files = {}

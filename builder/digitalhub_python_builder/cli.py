@@ -20,6 +20,7 @@ from digitalhub_python_builder.context import code_of
 from digitalhub_python_builder.dockerfile import render
 from digitalhub_python_builder.engines import ENGINES
 from digitalhub_python_builder.plan import PLATFORMS, Content
+from digitalhub_python_builder.requirements import parse_requirements
 from digitalhub_runtime_python.errors import UsageFault
 from digitalhub_runtime_python.local import pairs, split_target
 from digitalhub_runtime_python.spec import PYTHON_VERSIONS, FunctionSpec, SourceSpec
@@ -30,7 +31,7 @@ _SHARED = (
     click.argument("target", metavar="FILE:HANDLER"),
     click.option("--python-version", default=f"PYTHON3_{sys.version_info[1]}", show_default=True, help=f"One of {', '.join(PYTHON_VERSIONS)}."),
     click.option("-r", "--requirement", "requirements", multiple=True, metavar="R", help="A pip requirement; may be given again."),
-    click.option("--requirements-file", type=click.Path(path_type=Path), multiple=True, help="requirements.txt, pyproject.toml, uv.lock or pylock.toml."),
+    click.option("--requirements-file", type=click.Path(path_type=Path), multiple=True, help="requirements.txt, pyproject.toml, uv.lock, pylock.toml, poetry.lock, Pipfile.lock, environment.yml or a script with a # /// script block."),
     click.option("--extra", "extras", multiple=True, help="An extra of the pyproject.toml or uv.lock."),
     click.option("--group", "groups", multiple=True, help="A dependency group of it."),
     click.option("-i", "--instruction", "instructions", multiple=True, metavar="I", help="A RUN instruction, as root, before the requirements."),
@@ -42,6 +43,7 @@ _SHARED = (
     click.option("--index-url", default="", help="pip's index; a password in it is used as a build secret. Default: UV_DEFAULT_INDEX."),
     click.option("--ca-bundle", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM file with the certificates that pip trusts."),
     click.option("--secret", "secrets", multiple=True, metavar="NAME[=FILE]", help="A build secret for --mount=type=secret,id=NAME; its value is the variable NAME, or FILE's content."),
+    click.option("--allow-sdist", is_flag=True, help="Build wheels here, isolated, of what has none; their code runs on this machine."),
     click.option("--upgrade", is_flag=True, help="Lock the requirements anew."),
 )  # fmt: skip
 
@@ -130,6 +132,9 @@ def _explain(function: FunctionSpec, options: Options, code: dict[str, Content])
 
 def _read(given: dict[str, Any]) -> tuple[FunctionSpec, Options, dict[str, Content]]:
     file, handler = split_target(given["target"])
+    parse_requirements(
+        given["requirements"]
+    )  # requirements alone: options have options of their own
     function = FunctionSpec(
         name=file.stem if handler in ("handler", "main") else handler.rpartition(".")[2],
         source=SourceSpec(source=file.name, handler=handler),
@@ -150,6 +155,7 @@ def _read(given: dict[str, Any]) -> tuple[FunctionSpec, Options, dict[str, Conte
         index_url=given["index_url"],
         ca_bundle=given["ca_bundle"].read_bytes() if given["ca_bundle"] else b"",
         upgrade=given["upgrade"],
+        allow_sdist=given["allow_sdist"],
     )
     if given["platform"]:
         options = dataclasses.replace(options, platform=given["platform"])

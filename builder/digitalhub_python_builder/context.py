@@ -27,6 +27,7 @@ def files(plan: Plan) -> dict[str, Content]:
         found["requirements.txt"] = hashed.encode()
     if direct:
         found["direct.txt"] = direct.encode()
+    found.update({f"wheels/{name}": content for name, content in plan.wheels.items()})
     if plan.ca_bundle:
         found["ca-bundle.pem"] = plan.ca_bundle
     found.update({f"runtime/{name}": content for name, content in plan.runtime.items()})

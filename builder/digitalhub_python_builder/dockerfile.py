@@ -79,12 +79,18 @@ def _requirements(plan: Plan) -> list[str]:
         variables.append(f"PIP_CERT={HOME}/ca-bundle.pem")
     if plan.index_url:
         variables.append(f"PIP_INDEX_URL={shlex.quote(plan.index_url)}")
+    if plan.extra_index_urls:
+        variables.append(f"PIP_EXTRA_INDEX_URL={shlex.quote(' '.join(plan.extra_index_urls))}")
+    if plan.find_links:
+        variables.append(f"PIP_FIND_LINKS={shlex.quote(' '.join(plan.find_links))}")
     if plan.index_secret:
         mount = f"--mount=type=secret,id={PIP_CONFIG_SECRET} "
         variables.append(f"PIP_CONFIG_FILE=/run/secrets/{PIP_CONFIG_SECRET}")
     options = (
         "--no-cache-dir --no-deps --disable-pip-version-check --root-user-action=ignore --quiet"
     )
+    if plan.wheels:
+        options += f" --find-links {HOME}/wheels"
     hashed, direct = split_lock(plan.requirements)
     installs = [] if plan.has_runtime else [_version_check(plan)]
     if hashed:
@@ -92,6 +98,7 @@ def _requirements(plan: Plan) -> list[str]:
     if direct:
         installs.append(f"python3 -m pip install {options} -r {HOME}/direct.txt")
     copies = [f"COPY requirements.txt {target}"] if hashed else []
+    copies += [f"COPY wheels/ {HOME}/wheels/"] if plan.wheels else []
     copies += [f"COPY direct.txt {HOME}/direct.txt"] if direct else []
     command = f"export {' '.join(variables)} \\\n && " + " \\\n && ".join(installs)
     return [*copies, f"RUN {mount}{command}"]

@@ -20,6 +20,7 @@ import tempfile
 import time
 import urllib.parse
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Callable
 
@@ -28,14 +29,24 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import digitalhub_runtime_python
-from digitalhub_python_builder import caches
+from digitalhub_python_builder import caches, logins
 from digitalhub_python_builder.interpreters import (
     find_interpreter,
     find_uv,
     platform_tag,
     uv_environment,
 )
-from digitalhub_python_builder.requirements import normalise, parse_requirements, redact
+from digitalhub_python_builder.logins import settings_of
+from digitalhub_python_builder.requirement_lines import read_lines
+from digitalhub_python_builder.requirements import (
+    VARIABLE,
+    Wanted,
+    check_python,
+    expand,
+    normalise,
+    parse_requirements,
+    redact,
+)
 from digitalhub_runtime_python.errors import EnvironmentFault
 
 Log = Callable[[str], None]
@@ -69,6 +80,7 @@ def ensure_environment(
     cache: Path,
     log: Log,
     environ: Mapping[str, str] | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> Path:
     """The interpreter of an environment with the runtime's dependencies and `requirements`.
 
@@ -77,6 +89,7 @@ def ensure_environment(
     Args:
         python_version: `"3.10"`.
         requirements: pip requirements, as in a function's spec.
+        variables: what `${VAR}` in their URLs may be; none by default, for `environ` is not the user's.
         cache: where environments are kept.
         log: takes each line that says what goes on.
         environ: uv's settings are taken from it; default `os.environ`.
@@ -86,8 +99,11 @@ def ensure_environment(
             interpreter, or the cache cannot be written.
     """
     environ = os.environ if environ is None else environ
-    wanted = environment_requirements(python_version, requirements, log)
-    folder = cache / "environments" / environment_key(python_version, wanted)
+    users = read_lines(requirements)
+    check_python(users, python_version)
+    wanted = environment_requirements(python_version, users.lines, log)
+    asked = Asked(wanted, users, variables or {})
+    folder = cache / "environments" / environment_key(python_version, asked.key_lines())
     python = folder / "bin" / "python"
     if _is_complete(folder):
         return python
@@ -95,7 +111,7 @@ def ensure_environment(
         caches.folder(folder.parent, cache)
         with _locked(folder, log) as lock:
             if not _is_complete(folder):
-                _make(folder, python_version, wanted, log, environ, lock)
+                _make(folder, python_version, asked, log, environ, lock)
     except OSError as exc:
         raise EnvironmentFault(
             "environment/cache",
@@ -103,6 +119,45 @@ def ensure_environment(
             "Make room or permissions there, or set DHPY_CACHE to another folder.",
         ) from exc
     return python
+
+
+@dataclass(frozen=True)
+class Asked:
+    """All that goes into an environment."""
+
+    lines: tuple[str, ...]
+    """With the runtime's own."""
+    users: Wanted
+    variables: Mapping[str, str] = field(repr=False)
+
+    def key_lines(self) -> list[str]:
+        """What decides the environment: another login may see another package, so its hash is among it."""
+        users = self.users
+        names = sorted(
+            set(VARIABLE.findall(" ".join([*self.lines, *(v for _, v in users.options)])))
+        )
+        seen = hashlib.sha256(json.dumps([[n, self.variables.get(n, "")] for n in names]).encode())
+        return [
+            *self.lines,
+            *(f"-c {line}" for line in users.constraints),
+            *(f"{name} {value}" for name, value in users.options),
+            *(
+                f"{name} --hash={value}"
+                for name, values in users.allowed.items()
+                for value in sorted(values)
+            ),
+            *([seen.hexdigest()] if names else []),
+        ]
+
+    def text(self, lines: Sequence[str]) -> str:
+        """What uv reads: options that are no index's, and lines with their hashes."""
+        allowed = self.users.allowed
+        rows = [name for name, value in self.users.options if name in ("--no-index", "--pre")]
+        for line in lines:
+            (one,) = parse_requirements([line])
+            hashes = sorted(allowed.get(canonicalize_name(one.name), ()))
+            rows.append(" ".join([line, *(f"--hash={value}" for value in hashes)]))
+        return "\n".join(rows)
 
 
 def ensure_runtime(cache: Path) -> Path:
@@ -230,26 +285,31 @@ def _same_sdk(requirement: Requirement, python_version: str) -> str:
 def _make(
     folder: Path,
     python_version: str,
-    wanted: Sequence[str],
+    asked: Asked,
     log: Log,
     environ: Mapping[str, str],
     lock: IO[str],
 ) -> None:
     started = time.monotonic()
+    wanted = asked.lines
     log(f"Making an environment for Python {python_version} ({len(wanted)} requirements) …")
+    settings = settings_of(asked.users, environ, asked.variables)
+    clean, known = logins.taken_out(wanted, asked.variables)
+    clean = [expand(line, asked.variables) for line in clean]
     interpreter = find_interpreter(python_version, environ)
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        _uv(["venv", "--no-project", "--python", str(interpreter), str(folder)], "", environ, lock)
+        _uv(["venv", "--no-project", "--python", str(interpreter), str(folder)], "", uv_environment(environ), lock)  # fmt: skip
         # The requirements go in by stdin: an argument would show the passwords of their URLs to
         # everybody who lists the processes.
-        _uv(
-            ["pip", "install", "--python", str(folder / "bin" / "python"), "-r", "-"],
-            "\n".join(wanted),
-            environ,
-            lock,
-            log,
-        )
+        with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as limits, \
+                logins.environment(known, uv_environment(settings)) as ready:  # fmt: skip
+            limits.write("".join(f"{line}\n" for line in asked.users.constraints))
+            limits.flush()
+            options = ["-c", limits.name] if asked.users.constraints else []
+            options += ["--index-strategy", "unsafe-best-match"] if any(n == "--extra-index-url" for n, _ in asked.users.options) else []  # fmt: skip
+            python = str(folder / "bin" / "python")
+            _uv(["pip", "install", "--python", python, *options, "-r", "-"], asked.text(clean), ready, lock, log)  # fmt: skip
         # Nothing here installs with distutils, and each start of the interpreter would import it.
         for patch in folder.glob("lib/python*/site-packages/_virtualenv.*"):
             patch.unlink()
@@ -268,7 +328,7 @@ def _uv(
     lock: IO[str],
     log: Log | None = None,
 ) -> None:
-    """Run uv; its output goes to `log` line by line.
+    """Run uv in that environment; its output goes to `log` line by line.
 
     Raises:
         EnvironmentFault: uv failed; the message is its reason.
@@ -276,7 +336,7 @@ def _uv(
     lines: list[str] = []
     with subprocess.Popen(
         [find_uv(), *arguments],
-        env=uv_environment(environ),
+        env=dict(environ),
         # uv reads the settings of the project around it; ours are the user's own, not some project's.
         cwd=os.sep,
         stdin=subprocess.PIPE,

@@ -53,6 +53,10 @@ class Plan:
     """The lock: `name==version --hash=…` lines; empty for none."""
     index_url: str = ""
     """Where pip finds them, if not at its default; without a password."""
+    extra_index_urls: tuple[str, ...] = ()
+    find_links: tuple[str, ...] = ()
+    wheels: Mapping[str, Content] = field(default_factory=dict, repr=False)
+    """Wheels that the lock names and no index has: file name -> content."""
     index_secret: bool = False
     """pip's index comes as the build secret `pip.conf`."""
     ca_bundle: bytes = b""
@@ -93,7 +97,7 @@ class Plan:
         return tree_digest(self.code) if self.code else ""
 
     def _above_labels(self) -> list[tuple[str, str]]:
-        pip = [self.requirements, self.index_url, self.index_secret, self.python]
+        pip = [self.requirements, self.index_url, self.index_secret, self.python, self.extra_index_urls, self.find_links]  # fmt: skip
         return [
             ("base image", f"{self.base_image} {self.base_id}".strip()),
             ("environment", json.dumps(dict(sorted(self.envs.items())))),

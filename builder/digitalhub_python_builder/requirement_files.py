@@ -1,45 +1,40 @@
-"""Reads requirements from the files that projects keep them in: one list, whatever the form.
-
-requirements.txt, pyproject.toml (with extras and groups), uv.lock, pylock.toml.
-"""
+"""Reads requirements from the files that projects keep them in: one `Wanted`, whatever the form."""
 
 from __future__ import annotations
 
-import importlib
+import os
 import re
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
+from packaging.dependency_groups import resolve_dependency_groups
 from packaging.utils import canonicalize_name
 
+from digitalhub_python_builder import pylock, toml, uv_sources
 from digitalhub_python_builder.interpreters import find_uv, uv_environment
-from digitalhub_python_builder.requirements import parse_requirements, redact
+from digitalhub_python_builder.other_files import read_conda, read_pipfile_lock, read_poetry
+from digitalhub_python_builder.requirement_lines import read_file, read_output, read_text
+from digitalhub_python_builder.requirements import Wanted, parse_requirements, redact
 from digitalhub_runtime_python.errors import EnvironmentFault
 
-_HASH = re.compile(r"\s--hash[= ](\S+)")
-_INCLUDE = re.compile(r"(?:-r|--requirement|-c|--constraint)[= ]\s*(\S+)")
+__all__ = ["Wanted", "read"]
 
-
-@dataclass(frozen=True)
-class Wanted:
-    """Requirements before they are locked."""
-
-    lines: tuple[str, ...] = ()
-    """PEP 508."""
-    constraints: tuple[str, ...] = ()
-    hashes: tuple[tuple[str, frozenset[str]], ...] = ()
-    """Name -> the hashes that its file allows; only those are let through."""
-
-    def __add__(self, other: Wanted) -> Wanted:
-        return Wanted(
-            self.lines + other.lines,
-            self.constraints + other.constraints,
-            self.hashes + other.hashes,
-        )
+_SCRIPT = re.compile(
+    r"(?m)^# /// script\s*$\r?\n(?P<content>(?:^#(?:| .*)$\r?\n)+?)^# ///\s*$", re.M
+)
+_ELSEWHERE = {
+    "pdm.lock": "pdm export --pylock -o pylock.toml",
+    "Pipfile": "pipenv lock, and pass Pipfile.lock",
+    "conda-lock.yml": "pass environment.yml, whose pip part is read",
+    "setup.py": "uv pip compile setup.py -o requirements.txt",
+    "setup.cfg": "uv pip compile setup.cfg -o requirements.txt",
+    "pixi.lock": "pixi project export conda-environment environment.yml",
+    "uv.toml": "pass pyproject.toml or uv.lock",
+    "package.json": "pass a file with Python requirements",
+}
+"""File names that are known and not read -> what to do instead."""
 
 
 def read(
@@ -53,83 +48,121 @@ def read(
     Args:
         extras: optional dependencies of a project that are wanted too.
         groups: dependency groups of a project that are wanted too.
-        environ: uv's settings, for uv.lock.
+        environ: uv's settings, for uv.lock and named indexes; default `os.environ`.
 
     Raises:
-        EnvironmentFault: it cannot be read, names what is not there, or holds what cannot be
+        EnvironmentFault: it cannot be read, names what is not there, or contains what cannot be
             carried into an image.
     """
+    environ = os.environ if environ is None else environ
+    file = Path(file)
     if not file.is_file():
         raise EnvironmentFault(
             "environment/requirements-file", f"There is no file {file}.", "Check the path."
         )
     name = file.name
+    projects = ("pyproject.toml", "uv.lock", "poetry.lock", "Pipfile.lock")
+    if (extras or groups) and name not in projects and not pylock.is_name(name):
+        what = f"extra {extras[0]!r}" if extras else f"group {groups[0]!r}"
+        raise _fault(file, f"it has no {what}", "Extras and groups are a project's: pass pyproject.toml or its lock.")  # fmt: skip
     if name == "uv.lock":
-        return _uv_lock(file, extras, groups, environ or {})
-    if name.endswith(".toml") and name.startswith("pylock"):
-        return _pylock(_toml(file), file)
+        return _uv_lock(file, extras, groups, environ)
+    if pylock.is_name(name):
+        return pylock.read(file, extras, groups)
     if name == "pyproject.toml":
-        return _pyproject(_toml(file), file, extras, groups)
-    if name.endswith((".toml", ".lock")):
+        return _pyproject(file, extras, groups, environ)
+    if name == "poetry.lock":
+        return read_poetry(file.with_name("pyproject.toml"), extras, groups)
+    if name == "Pipfile.lock":
+        return read_pipfile_lock(file, groups)
+    if file.suffix in (".yml", ".yaml") and name not in _ELSEWHERE:
+        return read_conda(file)
+    if file.suffix == ".py" and name not in _ELSEWHERE:
+        return _script(file, environ)
+    if name in _ELSEWHERE or name.endswith((".toml", ".lock", ".json", ".cfg")):
+        cure = _ELSEWHERE.get(name, "")
         raise _fault(
             file,
-            "this form is not known",
-            "Use requirements.txt, pyproject.toml, uv.lock or pylock.toml.",
-        )
-    return _requirements_txt(file.read_text("utf-8"), file, ())
+            "this form is not read",
+            f"Do this first: {cure}." if cure else
+            "Use requirements.txt, pyproject.toml, uv.lock, pylock.toml, poetry.lock, Pipfile.lock, environment.yml or a script.",
+        )  # fmt: skip
+    return read_file(file)
 
 
-def _requirements_txt(text: str, file: Path, above: tuple[Path, ...]) -> Wanted:
-    wanted = Wanted()
-    for line in _logical_lines(text):
-        include = _INCLUDE.fullmatch(line)
-        if include:
-            other = (file.parent / include[1]).resolve()
-            if other in above or not other.is_file():
-                raise _fault(
-                    file,
-                    f"it includes {include[1]}, which is not there or includes it",
-                    "Check the path.",
-                )
-            part = _requirements_txt(other.read_text("utf-8"), other, (*above, file.resolve()))
-            if line.startswith(("-c", "--constraint")):
-                part = Wanted((), part.lines + part.constraints, part.hashes)
-            wanted += part
-            continue
-        hashes = frozenset(_HASH.findall(line))
-        (requirement,) = parse_requirements([_HASH.sub("", line)]) or (None,)
-        if requirement is not None:
-            kept = ((canonicalize_name(requirement.name), hashes),) if hashes else ()
-            wanted += Wanted((str(requirement),), (), kept)
-    return wanted
+def script_metadata(text: str) -> str:
+    """The TOML of a script's `# /// script` block (PEP 723); empty without one."""
+    found = _SCRIPT.search(text if text.endswith("\n") else f"{text}\n")
+    if found is None:
+        return ""
+    return "".join(f"{line[2:]}\n" for line in found["content"].splitlines())
 
 
-def _logical_lines(text: str) -> list[str]:
-    joined = re.sub(r"\\\r?\n", " ", text)
-    lines = (re.sub(r"(^|\s)#.*$", "", line).strip() for line in joined.splitlines())
-    return [line for line in lines if line]
+def _script(file: Path, environ: Mapping[str, str]) -> Wanted:
+    text = script_metadata(read_text(file))
+    if not text:
+        raise _fault(
+            file, "it has no block '# /// script' with its dependencies", "Add one, or pass the file that names them."
+        )  # fmt: skip
+    try:
+        content = toml.loads(text)
+    except ValueError as exc:
+        raise _fault(file, f"its block is not TOML: {exc}", "Correct it.") from exc
+    asks = content.get("requires-python")
+    return Wanted(pythons=((file.name, asks),) if asks else ()) + uv_sources.lowered(
+        _strings(content.get("dependencies"), file, "dependencies"), content, file, environ
+    )
 
 
 def _pyproject(
-    content: Mapping[str, Any], file: Path, extras: Sequence[str], groups: Sequence[str]
+    file: Path, extras: Sequence[str], groups: Sequence[str], environ: Mapping[str, str]
 ) -> Wanted:
-    project = content.get("project") or {}
-    if "dependencies" in (project.get("dynamic") or ()):
+    content = toml.load(file)
+    project = content.get("project")
+    poetry = (content.get("tool") or {}).get("poetry")
+    if poetry and not (project and project.get("dependencies")):
+        return read_poetry(file, extras, groups)
+    if project is None and not content.get("dependency-groups"):
         raise _fault(
-            file, "its dependencies are dynamic", "Lock them: uv lock, or uv export -o pylock.toml."
-        )
+            file, "it has no [project] table and so no dependencies", "Pass the file that names them, or add [project]."
+        )  # fmt: skip
+    project = project or {}
+    dynamic = project.get("dynamic") or ()
+    lines = _strings(project.get("dependencies"), file, "dependencies")
+    if "dependencies" in dynamic:
+        lines += _dynamic(content, file, "dependencies")
     optional: dict[str, list[str]] = {
-        canonicalize_name(k): v for k, v in (project.get("optional-dependencies") or {}).items()
+        canonicalize_name(k): _strings(v, file, f"extra {k}")
+        for k, v in (project.get("optional-dependencies") or {}).items()
     }
-    lines = list(project.get("dependencies") or ())
+    if extras and "optional-dependencies" in dynamic:
+        raise _fault(file, "its extras are dynamic", "Lock it (uv lock) and pass uv.lock.")
     for extra in extras:
         lines += _expand_extra(canonicalize_name(extra), optional, project.get("name", ""), file)
-    known: dict[str, list[Any]] = {
-        canonicalize_name(k): v for k, v in (content.get("dependency-groups") or {}).items()
-    }
-    for group in groups:
-        lines += _expand_group(canonicalize_name(group), known, file, ())
-    return Wanted(tuple(str(requirement) for requirement in parse_requirements(lines)))
+    lines += _groups(content.get("dependency-groups") or {}, groups, file)
+    asks = project.get("requires-python")
+    python = Wanted(pythons=((file.name, asks),) if asks else ())
+    return python + uv_sources.lowered(lines, content, file, environ)
+
+
+def _dynamic(content: Mapping[str, Any], file: Path, what: str) -> list[str]:
+    """Dependencies that setuptools takes from files; others need a build, which is refused."""
+    tool = ((content.get("tool") or {}).get("setuptools") or {}).get("dynamic") or {}
+    names = (tool.get(what) or {}).get("file")
+    if not names:
+        raise _fault(
+            file, f"its {what} are dynamic: only a build would tell them", "Lock them: uv lock, or uv export -o pylock.toml."
+        )  # fmt: skip
+    found: list[str] = []
+    for name in [names] if isinstance(names, str) else names:
+        other = file.parent / name
+        if not other.is_file():
+            raise _fault(file, f"its {what} are in {name}, which is not there", "Check the path.")
+        part = read_file(other)
+        if part.options or part.constraints or part.hashes:
+            raise _fault(file, f"{name} has options, which setuptools refuses", f"Pass {name} itself.")  # fmt: skip
+        found += part.lines
+    return found
 
 
 def _expand_extra(
@@ -149,59 +182,25 @@ def _expand_extra(
     return lines
 
 
-def _expand_group(
-    group: str, known: Mapping[str, list[Any]], file: Path, above: tuple[str, ...]
-) -> list[str]:
-    if group not in known or group in above:
-        raise _unknown(file, "group", group, known)
-    lines: list[str] = []
-    for item in known[group]:
-        if isinstance(item, dict):
-            other = canonicalize_name(str(item.get("include-group", "")))
-            lines += _expand_group(other, known, file, (*above, group))
-        else:
-            lines.append(item)
-    return lines
-
-
-def _pylock(content: Mapping[str, Any], file: Path) -> Wanted:
-    lines, hashes = [], []
-    for package in content.get("packages") or ():
-        name = str(package.get("name", ""))
-        marker = f" ; {package['marker']}" if package.get("marker") else ""
-        if package.get("version") and (package.get("wheels") or package.get("sdist")):
-            lines.append(f"{name}=={package['version']}{marker}")
-        elif "vcs" in package:
-            lines.append(f"{name} @ {_vcs_url(package['vcs'], file)}{marker}")
-        elif "archive" in package and package["archive"].get("url"):
-            lines.append(f"{name} @ {package['archive']['url']}{marker}")
-        elif package.get("directory", {}).get("path") == ".":
-            continue  # the project itself
-        else:
-            raise _fault(
-                file, f"{name} is a folder of this machine", "An image can hold only what an index or a repository has."
-            )  # fmt: skip
-        found = [*package.get("wheels", ()), package.get("sdist") or {}]
-        allowed = {f"{kind}:{v}" for one in found for kind, v in one.get("hashes", {}).items()}
-        if allowed:
-            hashes.append((canonicalize_name(name), frozenset(allowed)))
-    parsed = tuple(str(requirement) for requirement in parse_requirements(lines))
-    return Wanted(parsed, (), tuple(hashes))
-
-
-def _vcs_url(vcs: Mapping[str, Any], file: Path) -> str:
-    if vcs.get("type") != "git" or not vcs.get("url"):
-        raise _fault(file, "it has a repository that is not git", "Use git.")
-    part = f"#subdirectory={vcs['subdirectory']}" if vcs.get("subdirectory") else ""
-    return f"git+{vcs['url']}@{vcs.get('commit-id', 'HEAD')}{part}"
+def _groups(known: Mapping[str, Any], groups: Sequence[str], file: Path) -> list[str]:
+    names = {canonicalize_name(name) for name in known}
+    for group in groups:
+        if canonicalize_name(group) not in names:
+            raise _unknown(file, "group", group, known)
+    try:
+        return list(resolve_dependency_groups(known, *groups)) if groups else []
+    except Exception as exc:  # a group of errors on some Pythons, one error on others
+        inner = getattr(exc, "exceptions", (exc,))[0]
+        raise _fault(file, f"its dependency groups are not well formed: {inner}", "Correct them.") from exc  # fmt: skip
 
 
 def _uv_lock(
     file: Path, extras: Sequence[str], groups: Sequence[str], environ: Mapping[str, str]
 ) -> Wanted:
+    content = toml.load(file)
     # `--frozen` takes the lock as it is; uv reads the project beside it for its name only.
     command = [find_uv(), "export", "--frozen", "--no-emit-project", "--no-header", "--quiet"]
-    command += ["--no-annotate", "--no-dev", "--format", "requirements-txt"]
+    command += ["--no-annotate", "--no-dev", "--format", "requirements-txt", "--no-python-downloads"]  # fmt: skip
     command += [part for extra in extras for part in ("--extra", extra)]
     command += [part for group in groups for part in ("--group", group)]
     done = subprocess.run(
@@ -212,23 +211,28 @@ def _uv_lock(
         raise _fault(
             file,
             lines[0].removeprefix("error: ") if lines else "uv cannot read it",
-            "Run uv lock again.",
+            "Run uv lock again, and pass uv.lock beside its pyproject.toml.",
         )
-    lines = [line for line in _logical_lines(done.stdout) if line.startswith(("-e", "./", "../"))]
-    if lines:
-        raise _fault(
-            file, f"{lines[0]} is a folder of this machine", "An image can hold only what an index or a repository has."
-        )  # fmt: skip
-    return _requirements_txt(done.stdout, file, ())
+    asks = content.get("requires-python")
+    return read_output(done.stdout, file) + Wanted(
+        options=tuple(("--extra-index-url", url) for url in _indexes(content)),
+        pythons=((file.name, asks),) if asks else (),
+    )
 
 
-def _toml(file: Path) -> dict[str, Any]:
-    parser: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-    loads: Callable[[str], dict[str, Any]] = parser.loads
-    try:
-        return loads(file.read_text("utf-8"))
-    except ValueError as exc:
-        raise _fault(file, f"it is not TOML: {exc}", "Correct it.") from exc
+def _indexes(content: Mapping[str, Any]) -> list[str]:
+    """The indexes besides PyPI that a uv.lock names."""
+    found = [(one.get("source") or {}).get("registry", "") for one in content.get("package") or ()]
+    others = {url for url in found if "://" in url and "//pypi.org/" not in url}
+    return sorted(others)
+
+
+def _strings(value: object, file: Path, what: str) -> list[str]:
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise _fault(file, f"its {what} are not a list of strings", "Correct it.")
+    return list(value)
 
 
 def _unknown(file: Path, what: str, name: str, known: Mapping[str, object]) -> EnvironmentFault:
@@ -241,6 +245,6 @@ def _unknown(file: Path, what: str, name: str, known: Mapping[str, object]) -> E
 def _fault(file: Path, why: str, hint: str) -> EnvironmentFault:
     return EnvironmentFault(
         "environment/requirements-file",
-        f"The requirements in {file.name} cannot be used: {why}.",
+        f"The requirements in {file.name} cannot be used: {redact(why)}.",
         hint,
     )

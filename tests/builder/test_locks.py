@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from digitalhub_python_builder import requirement_files
 from digitalhub_python_builder.interpreters import find_uv
@@ -47,7 +48,8 @@ def test_a_requirements_txt_is_read_with_what_it_includes(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "line", ["--index-url=https://evil.invalid", "-e .", "--extra-index-url x", "./folder"]
+    "line",
+    ["--index-url evil.invalid", "-e .", "--extra-index-url x", "./folder", "--trusted-host x"],
 )
 def test_a_requirements_txt_with_options_is_refused(tmp_path: Path, line: str) -> None:
     with pytest.raises(EnvironmentFault):
@@ -103,14 +105,52 @@ def test_a_pylock_is_taken_as_it_is(tmp_path: Path) -> None:
     assert "six==1.16.0" in locked
 
 
-def test_a_pylock_with_a_repository_and_a_folder() -> None:
-    from digitalhub_python_builder.requirement_files import _pylock
+PYLOCK = """\
+lock-version = "1.0"
+created-by = "hand"
+requires-python = ">=3.9"
+extras = ["fast"]
+dependency-groups = ["test", "dev"]
+default-groups = ["dev"]
+[[packages]]
+name = "a"
+vcs = { type = "git", url = "https://host.invalid/a.git", commit-id = "%s" }
+[[packages]]
+name = "numpy"
+version = "2.0.2"
+marker = "python_version < '3.10'"
+wheels = [{ url = "https://host.invalid/numpy-2.0.2-py3-none-any.whl", hashes = { sha256 = "aa" } }]
+[[packages]]
+name = "numpy"
+version = "2.2.6"
+marker = "python_version >= '3.10'"
+wheels = [{ url = "https://host.invalid/numpy-2.2.6-py3-none-any.whl", hashes = { sha256 = "bb" } }]
+[[packages]]
+name = "b"
+version = "1"
+marker = "'fast' in extras or 'test' in dependency_groups"
+sdist = { url = "https://host.invalid/b-1.tar.gz", hashes = { sha256 = "cc" } }
+[[packages]]
+name = "own"
+directory = { path = "." }
+""" % ("c" * 40)
 
-    vcs = {"type": "git", "url": "https://host.invalid/a.git", "commit-id": "c" * 40}
-    wanted = _pylock({"packages": [{"name": "a", "vcs": vcs}]}, Path("pylock.toml"))
-    assert wanted.lines == (f"a @ git+https://host.invalid/a.git@{'c' * 40}",)
-    with pytest.raises(EnvironmentFault, match="folder of this machine"):
-        _pylock({"packages": [{"name": "a", "directory": {"path": "../a"}}]}, Path("pylock.toml"))
+
+def test_a_pylock_with_a_repository_a_fork_extras_and_the_project_itself(tmp_path: Path) -> None:
+    file = _write(tmp_path, "pylock.toml", PYLOCK)
+    wanted = requirement_files.read(file)
+    assert wanted.lines[0] == f"a @ git+https://host.invalid/a.git@{'c' * 40}"
+    assert wanted.pythons == (("pylock.toml", ">=3.9"),)
+    assert wanted.allowed["numpy"] == {"sha256:aa", "sha256:bb"}
+
+    def included(*, extras: tuple[str, ...] = (), groups: tuple[str, ...] = ()) -> bool:
+        line = next(x for x in requirement_files.read(file, extras, groups).lines if x.startswith("b"))  # fmt: skip
+        marker = Requirement(line).marker
+        return marker is not None and marker.evaluate()
+
+    assert not included() and included(extras=("fast",)) and included(groups=("test",))
+    with pytest.raises(EnvironmentFault, match="no extra 'slow'"):
+        requirement_files.read(file, ["slow"])
 
 
 def test_what_is_no_form_of_requirements_is_refused(tmp_path: Path) -> None:
