@@ -15,11 +15,17 @@ from packaging.utils import canonicalize_name
 from digitalhub_python_builder import pylock, toml, uv_sources
 from digitalhub_python_builder.interpreters import find_uv, uv_environment
 from digitalhub_python_builder.other_files import read_conda, read_pipfile_lock, read_poetry
-from digitalhub_python_builder.requirement_lines import read_file, read_output, read_text
+from digitalhub_python_builder.requirement_lines import (
+    read_file,
+    read_lines,
+    read_output,
+    read_text,
+    to_lines,
+)
 from digitalhub_python_builder.requirements import Wanted, parse_requirements, redact
 from digitalhub_runtime_python.errors import EnvironmentFault
 
-__all__ = ["Wanted", "read"]
+__all__ = ["Wanted", "read", "read_lines", "script_metadata", "to_lines"]
 
 _SCRIPT = re.compile(
     r"(?m)^# /// script\s*$\r?\n(?P<content>(?:^#(?:| .*)$\r?\n)+?)^# ///\s*$", re.M

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from digitalhub_runtime_python.errors import Fault, UsageFault
+from digitalhub_runtime_python.errors import EnvironmentFault, Fault, UsageFault
 from digitalhub_runtime_python.sdk import checks, kinds, requirements, source
 from sdk.conftest import Script
 
@@ -164,7 +164,7 @@ def test_an_unknown_action_lists_those_that_exist() -> None:
         ({"code": None, "base64": "%%%"}, "base64 does not hold text"),
         ({"code": None, "code_src": "mian.py"}, "There is no code at mian.py"),
         ({"code": None, "code_src": "ftp://host/x.py"}, "scheme 'ftp'"),
-        ({"requirements": ["pandas >> 2"]}, "'pandas >> 2' is not well formed"),
+        ({"requirements": ["pandas >> 2"]}, "'pandas >> 2' is not a requirement"),
         ({"requirements": [1]}, "The requirement 1 is a int"),
         ({"requirements": "nothing.txt"}, "no requirements file nothing.txt"),
         ({"name": "a b"}, "'a b' cannot be the name"),
@@ -364,8 +364,28 @@ def test_requirements_are_read_from_files_and_never_pinned(tmp_path: Path) -> No
     ]
     assert requirements.read_requirements(["pandas", "digitalhub"]) == ["pandas", "digitalhub"]
     text.write_text("-r other.txt\n")
-    with pytest.raises(UsageFault, match=r"has the option '-r'"):
+    with pytest.raises(EnvironmentFault, match=r"'--requirement other.txt' cannot be used"):
         requirements.read_requirements(str(text))
+
+
+def test_a_file_means_what_it_says_when_it_is_stored_with_the_function(tmp_path: Path) -> None:
+    (tmp_path / "limits.txt").write_text("idna<3.8\n")
+    (tmp_path / "more.txt").write_text("six==1.16.0 --hash=sha256:" + "a" * 64 + "\n")
+    text = tmp_path / "requirements.txt"
+    text.write_bytes("-r more.txt\n-c limits.txt\nidna\n--extra-index-url https://host/simple\n".encode("utf-16"))  # fmt: skip
+    lines = requirements.read_requirements(text)
+    assert lines == [
+        "--extra-index-url https://host/simple",
+        "six==1.16.0 --hash=sha256:" + "a" * 64,
+        "idna",
+        "-c idna<3.8",
+    ]
+    assert requirements.read_requirements(lines) == lines
+    assert requirements.unmet(["-c idna<3", "no-such-thing --hash=sha256:00"]) == ["no-such-thing --hash=sha256:00 (not installed)"]  # fmt: skip
+    with pytest.raises(EnvironmentFault) as caught:
+        requirements.read_requirements(["mylib @ git+https://me:hidden@host/mylib.git"])
+    assert caught.value.code == "environment/credential"
+    assert "hidden" not in str(caught.value) + str(caught.value.hint)
 
 
 def test_requirements_are_read_from_a_pyproject(tmp_path: Path) -> None:

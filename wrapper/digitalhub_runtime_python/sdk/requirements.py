@@ -1,4 +1,4 @@
-"""Reads a function's requirements: a list, or the path of a requirements.txt or pyproject.toml.
+"""Reads a function's requirements: a list, or the path of a file that the builder can read.
 
 They are passed on as they are: which versions fit is decided for the function's Python, not the caller's.
 """
@@ -6,14 +6,16 @@ They are passed on as they are: which versions fit is decided for the function's
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import logging
 import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from digitalhub_runtime_python.errors import EnvironmentFault, UsageFault
+from digitalhub_runtime_python.errors import UsageFault
+
+log = logging.getLogger(__name__)
 
 _URL = re.compile(r"(git\+)?[a-z]+://\S+")
 
@@ -28,15 +30,13 @@ def read_requirements(requirements: Any) -> list[str] | None:
     if requirements is None:
         return None
     if isinstance(requirements, (str, os.PathLike)):
-        lines: Iterable[Any] = _read_file(Path(requirements))
-    elif isinstance(requirements, (list, tuple)):
-        lines = requirements
-    else:
-        raise _fault(
-            f"requirements is a {type(requirements).__name__}.",
-            "Pass a list, or the path of a file.",
-        )
-    return [_checked(line) for line in lines]
+        return _read_file(Path(requirements))
+    if isinstance(requirements, (list, tuple)):
+        return _read_list(requirements)
+    raise _fault(
+        f"requirements is a {type(requirements).__name__}.",
+        "Pass a list, or the path of a file.",
+    )
 
 
 def unmet(requirements: Iterable[str]) -> list[str]:
@@ -49,9 +49,10 @@ def unmet(requirements: Iterable[str]) -> list[str]:
 
     problems = []
     for line in lines:
-        if _URL.fullmatch(line):
+        text = line.partition(" --hash")[0].strip()
+        if not text or text.startswith(("-", "#")) or _URL.fullmatch(text):
             continue
-        wanted = packaging.Requirement(line)
+        wanted = packaging.Requirement(text)
         if wanted.marker is not None and not wanted.marker.evaluate():
             continue
         try:
@@ -72,67 +73,48 @@ def _packaging() -> Any:
         return None
 
 
-def _checked(line: Any) -> str:
-    if not isinstance(line, str):
-        raise _fault(
-            f"The requirement {line!r} is a {type(line).__name__}.", "Write it as a string."
-        )
-    text = line.strip()
-    if _URL.fullmatch(text):
-        return text
-    packaging = _packaging()
-    if packaging is None:
-        return text
+def _builder() -> Any:
+    """The builder's parser, the one for all forms; None in a run's environment, which has no builder."""
+    # Not at module level: the builder stands above the runtime, and a run's environment has neither.
     try:
-        packaging.Requirement(text)
-    except packaging.InvalidRequirement as exc:
-        raise EnvironmentFault(
-            "environment/requirement",
-            f"The requirement {line!r} is not well formed: {str(exc).splitlines()[0]}.",
-            "Write it as pip does: 'pandas>=2,<3'.",
-        ) from exc
-    return text
+        return importlib.import_module("digitalhub_python_builder.requirement_files")
+    except ModuleNotFoundError:
+        return None
 
 
 def _read_file(path: Path) -> list[str]:
     if not path.is_file():
         raise _fault(
             f"There is no requirements file {path}.",
-            "Pass a list of requirements, or the path of a requirements.txt or pyproject.toml.",
+            "Pass a list of requirements, or the path of a requirements.txt, pyproject.toml or lock file.",
         )
-    if path.suffix == ".toml":
-        return _read_pyproject(path)
-    if path.suffix == ".txt":
-        return _read_txt(path)
-    raise _fault(f"{path} is no requirements file.", "Pass a .txt file or a pyproject.toml.")
-
-
-def _read_txt(path: Path) -> list[str]:
-    lines = []
-    for line in path.read_text("utf-8").replace("\\\n", "").splitlines():
-        text = re.sub(r"(^|\s)#.*$", "", line).strip()
-        if text.startswith("-"):
-            raise _fault(
-                f"{path} has the option {text.split()[0]!r}.",
-                "Only requirements are passed on; list them.",
-            )
-        if text:
-            lines.append(text)
-    return lines
-
-
-def _read_pyproject(path: Path) -> list[str]:
-    reader = next((m for m in ("tomllib", "tomli") if importlib.util.find_spec(m)), None)
-    if reader is None:
+    builder = _builder()
+    if builder is None:
         raise _fault(
-            f"{path} cannot be read: this Python has no tomllib.", "Install tomli, or pass a list."
+            f"{path} cannot be read here: this environment has no image builder.",
+            "Pass a list of requirements.",
         )
-    toml: Any = importlib.import_module(reader)
-    try:
-        project = toml.loads(path.read_text("utf-8")).get("project", {})
-    except toml.TOMLDecodeError as exc:
-        raise _fault(f"{path} is no valid TOML: {exc}.", "Correct it.") from exc
-    return list(project.get("dependencies", []))
+    wanted = builder.read(path)
+    for note in wanted.notes:
+        log.warning("%s", note.removeprefix("warning: "))
+    return list(builder.to_lines(wanted))
+
+
+def _read_list(lines: Iterable[Any]) -> list[str]:
+    checked = [_text(line) for line in lines]
+    builder = _builder()
+    if builder is not None:
+        # What is stored is what was written; what is wrong with it is said here and not in a run.
+        builder.read_lines(checked)
+    return checked
+
+
+def _text(line: Any) -> str:
+    if not isinstance(line, str):
+        raise _fault(
+            f"The requirement {line!r} is a {type(line).__name__}.", "Write it as a string."
+        )
+    return line.strip()
 
 
 def _fault(message: str, hint: str) -> UsageFault:
