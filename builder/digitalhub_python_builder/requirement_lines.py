@@ -96,6 +96,8 @@ def read_lines(lines: Iterable[str], where: str = "the function") -> Wanted:
     Raises:
         EnvironmentFault: as `read_file`; includes and relative paths name nothing here.
     """
+    if isinstance(lines, (str, bytes)):
+        parse_requirements(lines)  # says what is wrong with it
     given = list(lines)
     bad = next((line for line in given if not isinstance(line, str)), None)
     if bad is not None:

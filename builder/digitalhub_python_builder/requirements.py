@@ -149,7 +149,7 @@ def expand(text: str, variables: Mapping[str, str] | None, shown: str = "") -> s
             raise EnvironmentFault(
                 "environment/variable",
                 f"The requirement {redact(shown or text)!r} refers to ${{{match[1]}}}, which is not set.",
-                f"Set {match[1]}; in a build run or a job, name it among the run's secrets.",
+                f"Set {match[1]}; in a build run, name it among the run's secrets.",
             )
         return found
 

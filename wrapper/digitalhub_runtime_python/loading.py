@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable
 
-from digitalhub_runtime_python import isolation
+from digitalhub_runtime_python import drift, isolation
 from digitalhub_runtime_python.decorator import OutputDeclaration, declared_outputs
 from digitalhub_runtime_python.errors import HandlerFault
 from digitalhub_runtime_python.isolation import Aside
@@ -61,6 +61,7 @@ def load(
             "The function names no handler.",
             "Set handler, e.g. handler='main:run'.",
         )
+    drift.warn()
     init_function = init_function or ""
     file = _file_of(root, main, handler.rpartition(":")[0])
     home = _file_of(root, main, init_function.rpartition(":")[0]) if ":" in init_function else file

@@ -69,6 +69,8 @@ def build_run(run: RunSpec, environ: Mapping[str, str]) -> Result:
         push=bool(parse(name).registry),
         engine=environ.get("DHPY_BUILD_ENGINE", ""),
         secrets={secret: environ[secret] for secret in run.secrets},
+        # Of this process's own variables a function may see none: they are the platform's.
+        variables={secret: environ[secret] for secret in run.secrets},
     )
 
     def say(line: str) -> None:
@@ -96,7 +98,11 @@ def status_of(result: Result) -> dict[str, Any]:
     image = result.image.reference
     return {
         "dockerfile": base64.b64encode(result.dockerfile.encode()).decode(),
-        "build": {"image": image, "digest": result.image.digest or result.image.id},
+        "build": {
+            "image": image,
+            "digest": result.image.digest or result.image.id,
+            "lock": result.plan.requirements,
+        },
         "outputs": {"image": image},
     }
 

@@ -113,12 +113,18 @@ def backoff_limit(spec: Mapping[str, Any]) -> int:
 
 def give_image(run: RunRecord, store: Store) -> None:
     """After a build the function uses the image from then on, as with Core; its version stays the same."""
-    image = (run.entity["status"].get("build") or {}).get("image")
+    built = run.entity["status"].get("build") or {}
+    image = built.get("image")
     identity = str(run.entity["spec"].get("function") or "").rpartition(":")[2]
     if image and run.entity["kind"].startswith("python+build"):
         store.change(
             "functions",
             run.project,
             identity,
-            lambda function: {**function, "spec": {**function["spec"], "image": image}},
+            lambda function: {
+                **function,
+                "spec": {**function["spec"], "image": image},
+                # What its image was made from stays with the version of the function.
+                "status": {**(function.get("status") or {}), "build": built},
+            },
         )
