@@ -22,7 +22,8 @@ PROJECT = "p"
 
 def settings_in(folder: Path, **changes) -> ControlSettings:
     values = {"home": folder / "home", "cache": folder / "cache", "stop_grace": 0.5, **changes}
-    return ControlSettings(database_url=f"sqlite:///{values['home'] / 'dhpy.db'}", **values)
+    values.setdefault("database_url", f"sqlite:///{values['home'] / 'dhpy.db'}")
+    return ControlSettings(**values)
 
 
 def store_of(settings: ControlSettings) -> Store:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from serving import settings_in
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from digitalhub_python_control.files.blobs import Blobs
 from digitalhub_python_control.files.objects import Condition, ConditionError, Objects
@@ -336,6 +336,22 @@ def test_the_key_of_secrets_is_made_once_and_only_for_its_owner(tmp_path: Path) 
     path.write_bytes(b"short")
     with pytest.raises(PlatformFault, match="holds no key"):
         open_vault(path)
+
+
+def test_a_database_of_the_schema_before_is_brought_up_and_keeps_everything(
+    database_url: str,
+) -> None:
+    first = Store(database_url, Vault(b"k" * 32))
+    identity = a_run(first)
+    with first.writing() as connection:
+        connection.execute(text("ALTER TABLE entities DROP COLUMN owner"))
+        connection.execute(text("DROP TABLE planes"))
+        connection.execute(text("UPDATE about SET value = '1' WHERE name = 'schema'"))
+    first.close()
+    again = Store(database_url, Vault(b"k" * 32))
+    assert [(one.id, one.owner) for one in again.unsettled_runs()] == [(identity, None)]
+    assert again.move_run("p", identity, "PENDING") is not None
+    again.close()
 
 
 def test_a_store_that_is_opened_again_has_everything(database_url: str, tmp_path: Path) -> None:

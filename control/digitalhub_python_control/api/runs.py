@@ -137,7 +137,9 @@ def resume(call: Call) -> Json:
 
 def read_logs(call: Call) -> Json:
     """GET …/logs: a plain list."""
-    return list(logs.log_items(call.settings.home, find(call, "runs"), call.settings.max_log))
+    run = find(call, "runs")
+    home = logs.home_of(call.store.get_run_record(run["project"], run["id"]), call.settings.home)
+    return list(logs.log_items(home, run, call.settings.max_log))
 
 
 def remove(call: Call, run_ids: list[str]) -> None:
@@ -150,7 +152,8 @@ def remove(call: Call, run_ids: list[str]) -> None:
             call.store.set_target(call.project, identity, "DELETE")
         else:
             call.store.delete_run(call.project, identity)
-            logs.remove_run_folder(call.settings.home, call.project, identity)
+            home = logs.home_of(record, call.settings.home)
+            logs.remove_run_folder(home, call.project, identity)
 
 
 def _changed(old: Entity, sent: Mapping[str, Any], user: str, now: int) -> Entity:

@@ -11,6 +11,13 @@ from typing import Any
 from digitalhub_python_control.running.plain_files import opened
 from digitalhub_python_control.store import times
 from digitalhub_python_control.store.entities import Entity
+from digitalhub_python_control.store.records import RunRecord
+
+
+def home_of(run: RunRecord | None, home: Path) -> Path:
+    """The home in which a run's files are: of the control plane that began it, on this machine."""
+    handle = run.handle if run is not None else None
+    return Path(handle["home"]) if isinstance(handle, dict) and "home" in handle else home
 
 
 def run_folder(home: Path, project: str, identity: str) -> Path:

@@ -18,6 +18,7 @@ from digitalhub_python_control.running.engines import RunEngine, load_all
 from digitalhub_python_control.running.queue import Queue
 from digitalhub_python_control.running.steps import Steps
 from digitalhub_python_control.settings import ControlSettings
+from digitalhub_python_control.store.planes import Planes, identity
 from digitalhub_python_control.store.records import Key, RunRecord
 from digitalhub_python_control.store.store import Store
 from digitalhub_runtime_python.errors import Fault
@@ -65,6 +66,10 @@ class Reconciler:
         self._queue: Queue[Key] = Queue()
         self._steps = Steps(store, engines, settings, self._queue.add)
         self._closing = threading.Event()
+        self._awake = threading.Event()
+        self._planes = None
+        if store.can_be_shared:
+            self._planes = Planes(store, identity(settings.home), self.tell, self.look)
         works = [(self._work, WORKERS), (self._steps.prepare, PREPARING), (self._watch, 1)]
         # Daemons: an environment that is being made must not hold up the server's end.
         self._threads = [
@@ -80,6 +85,8 @@ class Reconciler:
             engine.watch(self.tell)
         for thread in self._threads:
             thread.start()
+        if self._planes is not None:
+            self._planes.start()
 
     def tell(self, project: str, identity: str) -> None:
         """Something about a run may have changed; may be called from any thread."""
@@ -88,12 +95,15 @@ class Reconciler:
     def close(self) -> None:
         """End the threads. Runs go on; the next reconciler adopts them."""
         self._closing.set()
+        self._awake.set()
         self._queue.close()
         self._steps.close()
         deadline = time.monotonic() + 10
         for thread in self._threads:
             if thread.is_alive() and thread.name != "reconciler prepare":
                 thread.join(max(0.0, deadline - time.monotonic()))
+        if self._planes is not None:
+            self._planes.close()
         for engine in self._engines.values():
             engine.close()
 
@@ -110,7 +120,7 @@ class Reconciler:
     def _converge(self, key: Key) -> None:
         """Take steps until the run is where it should be, or has to wait."""
         run = self._store.get_run_record(*key)
-        while run is not None and is_unsettled(run) and not self._closing.is_set():
+        while run is not None and self._is_ours(run) and not self._closing.is_set():
             following = self._steps.take(run)
             if isinstance(following, (int, float)):
                 self._queue.add_after(key, following)
@@ -120,6 +130,14 @@ class Reconciler:
         if not self._closing.is_set():
             self._steps.forget(key)
 
+    def _is_ours(self, run: RunRecord) -> bool:
+        """Whether something is to be done about a run, and by us."""
+        return is_unsettled(run) and run.owner in (None, self._store.plane)
+
+    def look(self) -> None:
+        """Look at everything now; may be called from any thread."""
+        self._awake.set()
+
     def _watch(self) -> None:
         """Look at everything, now and then: the safety net under those who tell."""
         nothing: list[RunRecord] = []
@@ -128,11 +146,12 @@ class Reconciler:
                 self._steps.adopt(run)
         self._try(self._end_strays, None)
         while not self._closing.is_set():
+            self._awake.clear()
             self._try(self._look_at_all, None)
-            self._closing.wait(LOOKING)
+            self._awake.wait(LOOKING)
 
     def _begun(self) -> list[RunRecord]:
-        return self._store.unsettled_runs(ready=False)
+        return [run for run in self._store.unsettled_runs(ready=False) if self._is_ours(run)]
 
     def _look_at_all(self) -> None:
         runs = self._begun()

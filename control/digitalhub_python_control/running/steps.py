@@ -183,6 +183,12 @@ class Steps:
             return None
         if not service and not self._working[name].take(key, run.seq):
             return None
+        if self._store.plane is not None:
+            taken = self._move(run, run.state, handle=run.handle or {})
+            if taken is None:
+                self._forget(run)
+                return None
+            run = taken
         with blamed(run):
             env = run_environment(run, spec, self._store, self._settings)
             handle = engine.start(run, env, preparation.made.result())
@@ -202,7 +208,8 @@ class Steps:
         if not self._ahead[name].take(run.key, run.seq):
             return None
         if run.state == "READY":
-            moved = self._move(run, "PENDING", engine=name)
+            # Nobody's yet: of several control planes the first that has a place for it takes it.
+            moved = self._move(run, "PENDING", engine=name, owned=False)
             if moved is None:
                 self._forget(run)
                 return None
@@ -310,10 +317,16 @@ class Steps:
             )
         return self._engines[name]
 
-    def _move(self, run: RunRecord, state: str, **changes: Any) -> RunRecord | None:
-        moved = self._store.move_run(run.project, run.id, state, **changes)
+    def _move(
+        self, run: RunRecord, state: str, *, owned: bool = True, **changes: Any
+    ) -> RunRecord | None:
+        if changes.get("handle") is not None:
+            # Where it lies, for a control plane of this machine that takes it over.
+            place = (run.handle or {}).get("home") or str(self._settings.home)
+            changes["handle"] = {**changes["handle"], "home": place}
+        moved = self._store.move_run(run.project, run.id, state, owned=owned, **changes)
         if moved is None:
-            logger.warning("run %s/%s is %s; not %s", run.project, run.id, run.state, state)
+            logger.info("run %s/%s is %s; not %s", run.project, run.id, run.state, state)
         return moved
 
     def _forget(self, run: RunRecord) -> None:

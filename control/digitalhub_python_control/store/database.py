@@ -24,6 +24,7 @@ from sqlalchemy import (
     event,
     insert,
     select,
+    update,
 )
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
@@ -32,8 +33,10 @@ from digitalhub_runtime_python.errors import Fault, PlatformFault, UsageFault
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = "1"
+SCHEMA = "2"
 """Goes up with every change of the tables below."""
+_UPGRADES = {"1": ("ALTER TABLE entities ADD COLUMN owner VARCHAR(32)",)}
+"""What makes each earlier schema the next one; tables that are new are made anyway."""
 
 metadata = MetaData()
 # SQLite counts only an INTEGER key up by itself; PostgreSQL's INTEGER ends at 2 billion.
@@ -73,10 +76,18 @@ entities = Table(
     Column("engine", String(64)),
     Column("handle", Text),
     Column("attempt", Integer, nullable=False, default=0),
+    Column("owner", String(32)),  # the control plane that works on it; see planes.py
     UniqueConstraint("type", "project", "id"),
     Index("entities_by_name", "project", "type", "name", "created"),
     Index("entities_by_function", "project", "type", "function"),
     Index("entities_by_target", "target", "state"),
+)
+
+planes = Table(
+    "planes",  # control planes that share the database
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("beat", BigInteger, nullable=False),
 )
 
 secret_values = Table(
@@ -183,7 +194,14 @@ def _check_schema(connection: Connection) -> None:
     found = connection.execute(select(about.c.value).where(about.c.name == "schema")).scalar()
     if found is None:
         connection.execute(insert(about).values(name="schema", value=SCHEMA))
-    elif found != SCHEMA:
+        return
+    while found in _UPGRADES:
+        for statement in _UPGRADES[found]:
+            connection.exec_driver_sql(statement)
+        found = str(int(found) + 1)
+        connection.execute(update(about).where(about.c.name == "schema").values(value=found))
+        logger.info("the database has schema %s now", found)
+    if found != SCHEMA:
         raise PlatformFault(
             "control/database-version",
             f"The database has schema {found}; this version works with {SCHEMA}.",

@@ -23,6 +23,7 @@ RECORD = (
     entities.c.engine,
     entities.c.handle,
     entities.c.attempt,
+    entities.c.owner,
 )
 
 
@@ -44,6 +45,8 @@ class RunRecord:
     handle: Any
     """What the engine returned by its last side effect."""
     attempt: int
+    owner: str | None
+    """The control plane that works on it, where several share a database; None: nobody yet."""
     seq: int
     """Its place in the order of creation."""
 
@@ -104,5 +107,6 @@ def record_of(row: Any) -> RunRecord:
         engine=row.engine,
         handle=None if row.handle is None else json.loads(row.handle),
         attempt=row.attempt,
+        owner=row.owner,
         seq=row.seq,
     )

@@ -70,6 +70,14 @@ class Store:
         self.on_change: Callable[[str, str], None] = lambda project, identity: None
         """Called with a run's project and id after it was created, or its target was changed."""
 
+        self.plane: str | None = None
+        """This control plane's name, where several share the database: whose the runs are that it moves."""
+
+    @property
+    def can_be_shared(self) -> bool:
+        """Whether several control planes may use the database at once."""
+        return self.engine.dialect.name == "postgresql"
+
     def close(self) -> None:
         self.engine.dispose()
 
@@ -96,6 +104,7 @@ class Store:
         try:
             with self.writing() as connection:
                 connection.execute(insert(entities).values(created=created, **columns))
+                self._tell_others(connection, plural, entity["project"], entity["id"])
         except Fault as exc:
             if isinstance(exc.__cause__, IntegrityError):
                 raise DuplicateError(entity["id"]) from exc
@@ -300,10 +309,16 @@ class Store:
         handle: Any = _UNSET,
         engine: str | None = _UNSET,
         attempt: int = _UNSET,
+        owned: bool = False,
     ) -> RunRecord | None:
-        """Move a run to a state, and get it as it then is; None where it may not go there, or is gone.
+        """Move a run to a state, and get it as it then is.
 
-        `status` is merged into the run's status; a value None removes the key.
+        None where it may not go there, is gone, or is another control plane's: what that one does about
+        a run must not be undone by one that was held up.
+
+        Args:
+            status: is merged into the run's status; a value None removes the key.
+            owned: the run becomes this control plane's, unless it is another one's.
         """
         with self.writing() as connection:
             row = connection.execute(
@@ -311,8 +326,11 @@ class Store:
             ).one_or_none()
             if row is None or not may_move(row.state, state):
                 return None
+            if owned and row.owner not in (None, self.plane):
+                return None
             entity = moved(json.loads(row.body), state, message, status)
-            given = {"handle": handle, "engine": engine, "attempt": attempt}
+            owner = self.plane if owned else _UNSET
+            given = {"handle": handle, "engine": engine, "attempt": attempt, "owner": owner}
             given = {name: value for name, value in given.items() if value is not _UNSET}
             columns = {**columns_of(entity), **given}
             if columns.get("handle") is not None:
@@ -325,7 +343,16 @@ class Store:
         query = update(entities).where(*same_run(project, identity)).values(target=target)
         with self.writing() as connection:
             connection.execute(query)
+            self._tell_others(connection, "runs", project, identity)
         self.on_change(project, identity)
+
+    def _tell_others(
+        self, connection: Connection, plural: str, project: str, identity: str
+    ) -> None:
+        """Tell the other control planes of a run, once the transaction has succeeded."""
+        if plural == "runs" and self.can_be_shared:
+            message = f"{project}/{identity}/{self.plane}"
+            connection.execute(select(func.pg_notify("dhpy_runs", message)))
 
     def delete_run(self, project: str, identity: str) -> None:
         """Remove a run whose process is gone."""

@@ -165,10 +165,10 @@ class DockerEngine:
         for volume in self._client.volumes.list(filters={"label": f"io.digitalhub.run={run.id}"}):
             with contextlib.suppress(docker.errors.APIError):
                 volume.remove()
-        logs.remove_run_folder(self._home, run.project, run.id)
+        logs.remove_run_folder(logs.home_of(run, self._home), run.project, run.id)
 
     def log(self, run: RunRecord, line: str) -> None:
-        logs.add_line(self._home, run.project, run.id, line)
+        logs.add_line(logs.home_of(run, self._home), run.project, run.id, line)
 
     def sweep(self, handles: Iterable[Mapping[str, Any]]) -> None:
         pass  # what a container leaves goes with its run
@@ -277,7 +277,7 @@ class DockerEngine:
         return f"dhpy-{run.id}-{run.attempt}"
 
     def _folder(self, run: RunRecord) -> Path:
-        return logs.run_folder(self._home, run.project, run.id)
+        return logs.run_folder(logs.home_of(run, self._home), run.project, run.id)
 
     def _attempt(self, run: RunRecord) -> Path:
         return self._folder(run) / f"attempt-{run.attempt}"

@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,9 @@ _LOST = (
     "or the machine was restarted"
 )
 _RUNTIME = ("-m", "digitalhub_runtime_python")
+
+_KNOWN = 5.0
+"""Seconds for which an environment is taken to be as it was: looking costs as much as a third of a run."""
 
 BUILD_COMMAND = (sys.executable, "-m", "digitalhub_python_control.running.building")
 """A build is a process of ours, in our own environment; what it builds is not."""
@@ -92,6 +96,7 @@ class ProcessEngine:
         self._keepers = Keepers()
         self._endings = Endings()
         self._tell: Tell = lambda project, run_id: None
+        self._known: dict[str, tuple[tuple[Path, Path], float]] = {}
         self._started: dict[Path, Process] = {}  # until the store has it
 
     def watch(self, tell: Tell) -> None:
@@ -109,16 +114,27 @@ class ProcessEngine:
         spec = RunSpec.from_entity(run.entity)
         if spec.action == "build":
             return {"command": list(BUILD_COMMAND)}
-        python = ensure_environment(
-            interpreter_version(spec.python_version),
-            # As they were sent: a string in place of a list must be refused, not taken apart.
-            run.entity["spec"].get("requirements") or (),
-            self._cache,
-            lambda line: self.log(run, line),
-        )
-        runtime = ensure_runtime(self._cache)
+        python, runtime = self._environment_of(run, interpreter_version(spec.python_version))
         command = [str(python), *_RUNTIME, spec.action]
         return {"command": command, "python": str(python), "runtime": str(runtime)}
+
+    def _environment_of(self, run: RunRecord, version: str) -> tuple[Path, Path]:
+        """The interpreter for a run, and the folder of the runtime that goes with it."""
+        # As they were sent: a string in place of a list must be refused, not taken apart.
+        requirements = run.entity["spec"].get("requirements") or ()
+        key = json.dumps([version, requirements])
+        known, since = self._known.get(key, (None, 0.0))
+        if known is not None and time.monotonic() - since < _KNOWN and known[0].exists():
+            return known
+        made = (
+            ensure_environment(
+                version, requirements, self._cache, lambda line: self.log(run, line)
+            ),
+            ensure_runtime(self._cache),
+        )
+        if "/" not in key:  # a file that a requirement names may be another one at once
+            self._known = {**dict(list(self._known.items())[-100:]), key: (made, time.monotonic())}
+        return made
 
     def start(
         self, run: RunRecord, env: Mapping[str, str], prepared: Mapping[str, Any]
@@ -173,10 +189,10 @@ class ProcessEngine:
 
     def remove(self, run: RunRecord) -> None:
         self._started.pop(self._attempt(run), None)
-        logs.remove_run_folder(self._home, run.project, run.id)
+        logs.remove_run_folder(logs.home_of(run, self._home), run.project, run.id)
 
     def log(self, run: RunRecord, line: str) -> None:
-        logs.add_line(self._home, run.project, run.id, line)
+        logs.add_line(logs.home_of(run, self._home), run.project, run.id, line)
 
     def sweep(self, handles: Iterable[Mapping[str, Any]]) -> None:
         keep = [Path(h[key]) for h in handles for key in ("python", "runtime") if h.get(key)]
@@ -192,7 +208,7 @@ class ProcessEngine:
         return found
 
     def _folder(self, run: RunRecord) -> Path:
-        return logs.run_folder(self._home, run.project, run.id)
+        return logs.run_folder(logs.home_of(run, self._home), run.project, run.id)
 
     def _attempt(self, run: RunRecord) -> Path:
         return self._folder(run) / f"attempt-{run.attempt}"
