@@ -210,6 +210,19 @@ def test_an_image_that_cannot_be_pulled_is_told(plane: Plane) -> None:
     assert found[0] == "ERROR" and "127.0.0.1:9/not/there:1" in found[1] and "pulled" in found[1]
 
 
+def test_an_image_without_the_runtime_is_refused_with_the_way_out(
+    plane: Plane, base_image: BaseImages
+) -> None:
+    foreign = base_image.standin("3.11")
+    state, message = plane.script(
+        f"""
+        run = ({_function("def f(): pass", image=repr(foreign))}).run("job", wait=True)
+        print(json.dumps([run.status.state, run.status.message]))
+        """
+    )
+    assert state == "ERROR" and "has no runtime in it" in message and "base_image" in message
+
+
 def test_a_failing_build_is_told_and_the_function_keeps_its_image(plane: Plane) -> None:
     found = plane.script(
         f"""

@@ -33,7 +33,7 @@ from digitalhub_python_control.running.engines import (
 )
 from digitalhub_python_control.running.plain_files import read_text
 from digitalhub_python_control.running.services import is_service
-from digitalhub_runtime_python.errors import PlatformFault
+from digitalhub_runtime_python.errors import EnvironmentFault, PlatformFault
 from digitalhub_runtime_python.spec import FunctionSpec, RunSpec, interpreter_version
 
 if TYPE_CHECKING:
@@ -105,10 +105,17 @@ class DockerEngine:
                 "environment", spec.source, spec.python_version,
                 base_image=spec.base_image, requirements=spec.requirements,
             )  # fmt: skip
-            return build(function, Options(engine="docker"), environ=self._environ, cache=self._cache, log=log).image.reference  # fmt: skip
+            return build(function, Options(engine="docker", variables={}), environ=self._environ, cache=self._cache, log=log).image.reference  # fmt: skip
         image = spec.image or bases.reference(python, "full", self._environ)
         with contextlib.closing(DockerBuilder(self._environ)) as images:
-            return images.pull(image, log).reference
+            found = images.pull(image, log)
+        if not found.labels.keys() & {bases.LABEL, "io.digitalhub.function"}:
+            raise EnvironmentFault(
+                "environment/image",
+                f"The image {image} has no runtime in it, so it cannot run the function.",
+                f"Give the function base_image={image!r} in place of image, and run its build.",
+            )
+        return found.reference
 
     def start(
         self, run: RunRecord, env: Mapping[str, str], prepared: Mapping[str, Any]
