@@ -11,7 +11,9 @@ from pathlib import Path
 import docker_engine
 import environments
 import pytest
-from parts import BaseImages, Registry, clean_up, kaniko_wrapper, unavailable
+from parts import BaseImages, Registry, clean_up, docker, kaniko_wrapper, unavailable
+
+from digitalhub_python_builder.engines import ENGINES
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +62,32 @@ def buildah() -> str:
     # Debian's other runtime, crun, refuses machines with both kinds of cgroups.
     os.environ.setdefault("BUILDAH_RUNTIME", shutil.which("runc") or "runc")
     return str(found)
+
+
+@pytest.fixture(scope="session")
+def base(base_image: BaseImages, registry: Registry) -> str:
+    """A base image that every engine can pull."""
+    name = f"{registry.name}/digitalhub-runtime-python:3.11-slim"
+    docker("tag", base_image("3.11", "slim"), name)
+    docker("push", "--quiet", name)
+    return name
+
+
+@pytest.fixture(params=list(ENGINES))
+def engine(
+    request: pytest.FixtureRequest,
+    docker_host: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
+    """The name of an engine that this machine has."""
+    if request.param == "buildah":
+        request.getfixturevalue("buildah")
+    if request.param == "kaniko":
+        monkeypatch.setenv("KANIKO_EXECUTOR", request.getfixturevalue("kaniko"))
+        monkeypatch.setenv("DHPY_TEST_MOUNT", str(tmp_path))
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return str(request.param)
 
 
 @pytest.fixture(autouse=True)

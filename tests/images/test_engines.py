@@ -35,32 +35,6 @@ OPTIONS = Options(
 )
 
 
-@pytest.fixture(scope="module")
-def base(base_image: BaseImages, registry: Registry) -> str:
-    """A base image that every engine can pull."""
-    name = f"{registry.name}/digitalhub-runtime-python:3.11-slim"
-    docker("tag", base_image("3.11", "slim"), name)
-    docker("push", "--quiet", name)
-    return name
-
-
-@pytest.fixture(params=list(ENGINES))
-def engine(
-    request: pytest.FixtureRequest,
-    docker_host: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> str:
-    """The name of an engine that this machine has."""
-    if request.param == "buildah":
-        request.getfixturevalue("buildah")
-    if request.param == "kaniko":
-        monkeypatch.setenv("KANIKO_EXECUTOR", request.getfixturevalue("kaniko"))
-        monkeypatch.setenv("DHPY_TEST_MOUNT", str(tmp_path))
-        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    return str(request.param)
-
-
 def _build(base: str, engine: str, name: str, **options: Any) -> tuple[Result, list[str]]:
     lines: list[str] = []
     code = options.pop("code", {"main.py": b"def f(): return 1\n"})
