@@ -13,7 +13,7 @@ from typing import Any, Callable, TypeVar
 
 import click
 
-from digitalhub_python_builder import requirement_files
+from digitalhub_python_builder import pylock, requirement_files
 from digitalhub_python_builder.bases import matrix
 from digitalhub_python_builder.build import Options, build, cache_of, prepare
 from digitalhub_python_builder.context import code_of
@@ -66,6 +66,30 @@ def dockerfile(**given: Any) -> None:
     function, options, code = _read(given)
     plan = prepare(function, options, code=code, environ=os.environ, cache=cache_of(os.environ))
     click.echo(render(plan), nl=False)
+
+
+@click.command("lock", short_help="Lock a function's requirements.")
+@_shared
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write a pylock.toml there; its name begins with pylock. Default: print name==version lines with hashes.")  # fmt: skip
+def lock_(output: Path | None, **given: Any) -> None:
+    """Lock the requirements of HANDLER of FILE for the Python and platform of its image, with what the runtime needs.
+
+    \b
+    Examples:
+      dhpy lock main.py:train --requirement pandas
+      dhpy lock main.py:train --requirements-file pyproject.toml -o pylock.toml
+    """
+    if output is not None and not pylock.is_name(output.name):
+        raise UsageFault("usage/output", f"{output.name!r} is not the name of a pylock.toml.", "Write pylock.toml, or pylock.NAME.toml.")  # fmt: skip
+    function, options, code = _read(given)
+    plan = prepare(
+        function, options, code=code, environ=os.environ, cache=cache_of(os.environ), log=_say
+    )
+    if output is None:
+        click.echo(plan.requirements, nl=False)
+    else:
+        pylock.write(plan.requirements, output, plan.python, os.environ)
+        _say(f"{output} is written.")
 
 
 @click.command("build", short_help="Build a function's image.")
@@ -143,6 +167,9 @@ def _read(given: dict[str, Any]) -> tuple[FunctionSpec, Options, dict[str, Conte
         requirements=given["requirements"],
     )
     wanted = requirement_files.Wanted()
+    if not given["requirements"] and not given["requirements_file"] and requirement_files.script_metadata(file.read_text("utf-8", "replace")):  # fmt: skip
+        _say(f"{file.name} names its requirements itself (# /// script).")
+        given = {**given, "requirements_file": (file,)}
     for path in given["requirements_file"]:
         wanted += requirement_files.read(path, given["extras"], given["groups"], os.environ)
     options = Options(

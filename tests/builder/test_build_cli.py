@@ -88,3 +88,25 @@ def test_a_build_that_finds_its_image_there_imports_no_client_it_does_not_need()
     code = "import sys, digitalhub_python_builder.cli, digitalhub_python_builder.engines.docker; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"docker", "requests", "urllib3", "digitalhub"} & set(done.stdout.split())
+
+
+def test_lock_writes_a_pylock_that_is_read_again(file: Path, tmp_path: Path) -> None:
+    target = tmp_path / "pylock.toml"
+    options = ("--python-version", "PYTHON3_11", "--flavour", "slim")
+    done = _dhpy(file, "lock", f"{file}:train", "--requirement", "six==1.16.0", *options, "-o", str(target))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    again = _dhpy(file, "lock", f"{file}:train", "--requirements-file", str(target), *options)
+    first = _dhpy(file, "lock", f"{file}:train", "--requirement", "six==1.16.0", *options)
+    pins = [line for line in first.stdout.splitlines() if "==" in line]
+    assert [line for line in again.stdout.splitlines() if "==" in line] == pins
+    # The file leaves out those that no Python of the lock's range can install.
+    assert set(again.stdout.split()) <= set(first.stdout.split())
+    assert any(line.startswith("six==1.16.0") for line in pins)
+    wrong = _dhpy(file, "lock", f"{file}:train", "-o", str(tmp_path / "x.toml"))
+    assert wrong.returncode == 2 and wrong.stderr.rstrip().endswith("[usage/output]")
+
+
+def test_a_script_that_names_its_requirements_is_taken_at_its_word(file: Path) -> None:
+    file.write_text('# /// script\n# dependencies = ["six==1.16.0"]\n# ///\ndef train(): pass\n')
+    done = _dhpy(file, "lock", f"{file}:train", "--flavour", "slim")
+    assert "six==1.16.0" in done.stdout and "# /// script" in done.stderr

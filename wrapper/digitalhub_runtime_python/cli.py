@@ -20,6 +20,7 @@ COMMANDS = {
         "digitalhub_python_builder.cli:dockerfile",
         "Print the Dockerfile of a function's image.",
     ),
+    "lock": ("digitalhub_python_builder.cli:lock_", "Lock a function's requirements."),
     "build": ("digitalhub_python_builder.cli:build_", "Build a function's image."),
     "manifests": (
         "digitalhub_runtime_python.nuclio.cli:manifests",
