@@ -34,15 +34,29 @@ def digest_of(reference: str, environ: Mapping[str, str]) -> str:
     return str(answer.headers.get("Docker-Content-Digest", "")) if answer.status == 200 else ""
 
 
-def labels_of(reference: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """The labels of an image in its registry; empty when they cannot be told."""
+def config_of(
+    reference: str, environ: Mapping[str, str], platform: str = ""
+) -> tuple[str, dict[str, str]]:
+    """(digest of its config, labels) of an image in its registry; empty when they cannot be told.
+
+    The config's digest is what an engine that keeps images calls an image's id.
+    """
     wanted = parse(reference)
-    manifest = _get(wanted, f"manifests/{wanted.digest or wanted.tag or 'latest'}", environ)
-    blob = json.loads(manifest.data).get("config", {}).get("digest") if manifest.status == 200 else ""  # fmt: skip
+    manifest = _json(wanted, f"manifests/{wanted.digest or wanted.tag or 'latest'}", environ)
+    if manifest.get("manifests"):
+        system, _, machine = (platform or "linux/amd64").partition("/")
+        listed = [one for one in manifest["manifests"] if (one.get("platform") or {}).get("os") == system and one["platform"].get("architecture") == machine]  # fmt: skip
+        manifest = _json(wanted, f"manifests/{listed[0]['digest']}", environ) if listed else {}
+    blob = str((manifest.get("config") or {}).get("digest") or "")
     if not blob:
-        return {}
-    config = _get(wanted, f"blobs/{blob}", environ)
-    return dict((json.loads(config.data).get("config") or {}).get("Labels") or {})
+        return "", {}
+    config = _json(wanted, f"blobs/{blob}", environ)
+    return blob, dict((config.get("config") or {}).get("Labels") or {})
+
+
+def _json(wanted: Reference, path: str, environ: Mapping[str, str]) -> dict[str, Any]:
+    answer = _get(wanted, path, environ)
+    return dict(json.loads(answer.data)) if answer.status == 200 else {}
 
 
 def credentials(registry: str, environ: Mapping[str, str]) -> tuple[str, str] | None:

@@ -17,7 +17,7 @@ from cases import cases_for, differences, run_cases
 from parts import BaseImages, Registry, breaks_off, docker, free_port
 
 from digitalhub_python_builder import registry as registries
-from digitalhub_python_builder.build import Options, Result, build
+from digitalhub_python_builder.build import Options, Result, build, prepare
 from digitalhub_python_builder.engines import ENGINES, Request, choose, load
 from digitalhub_python_builder.engines.kaniko import arguments
 from digitalhub_runtime_python.errors import EnvironmentFault, Fault
@@ -78,6 +78,21 @@ def test_a_build_whose_image_exists_does_nothing_and_says_so(
     changed, lines = _build(base, engine, f"{registry.name}/again/{engine}", code={"main.py": b"2"})
     assert not changed.existed and changed.plan.tag != first.plan.tag
     assert "code            rebuilt: main.py has changed" in lines
+
+
+def test_every_engine_gives_one_plan_the_same_tag(
+    base: str, docker_host: str, registry: Registry, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    request.getfixturevalue("buildah")
+    # Only its base image is asked for; nothing is built, so that none needs to be there.
+    monkeypatch.setenv("KANIKO_EXECUTOR", "/bin/true")
+    tags = {}
+    for name in ENGINES:
+        with contextlib.closing(load(name, os.environ)) as engine:
+            function = dataclasses.replace(FUNCTION, base_image=base, requirements=())
+            plan = prepare(function, OPTIONS, environ=os.environ, cache=None, engine=engine)
+            tags[name] = plan.tag
+    assert len(set(tags.values())) == 1, tags
 
 
 @pytest.mark.parametrize("name", ["buildah", "kaniko"])

@@ -46,9 +46,9 @@ class KanikoEngine:
         return Image(reference, digest, digest) if digest else None
 
     def pull(self, reference: str, log: Log) -> Image:
-        # It pulls by itself; the digest, where the registry tells it, makes the plan's hash exact.
-        digest = registry.digest_of(reference, self._environ)
-        return Image(reference, digest, digest, registry.labels_of(reference, self._environ))
+        # It pulls by itself; what the registry tells makes the plan's hash exact, and that of the other engines.
+        config, labels = registry.config_of(reference, self._environ)
+        return Image(reference, config, labels=labels)
 
     def probe(self, reference: str) -> str:
         # It can run nothing but a build; the Dockerfile itself checks the version.
