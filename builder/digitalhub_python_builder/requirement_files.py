@@ -60,8 +60,16 @@ def read(
         EnvironmentFault: it cannot be read, names what is not there, or contains what cannot be
             carried into an image.
     """
-    environ = os.environ if environ is None else environ
-    file = Path(file)
+    try:
+        return _read(Path(file), extras, groups, os.environ if environ is None else environ)
+    except (ValueError, TypeError, AttributeError, LookupError) as exc:
+        # A table where a list belongs, a number where text belongs: there are as many as there are keys.
+        raise _fault(file, f"it is not well formed: {exc}", "Correct it, or write it again with the tool that made it.") from exc  # fmt: skip
+
+
+def _read(
+    file: Path, extras: Sequence[str], groups: Sequence[str], environ: Mapping[str, str]
+) -> Wanted:
     if not file.is_file():
         raise EnvironmentFault(
             "environment/requirements-file", f"There is no file {file}.", "Check the path."
@@ -251,6 +259,6 @@ def _unknown(file: Path, what: str, name: str, known: Mapping[str, object]) -> E
 def _fault(file: Path, why: str, hint: str) -> EnvironmentFault:
     return EnvironmentFault(
         "environment/requirements-file",
-        f"The requirements in {file.name} cannot be used: {redact(why)}.",
+        f"The requirements in {Path(file).name} cannot be used: {redact(why)}.",
         hint,
     )

@@ -230,7 +230,10 @@ def _named(text: str, folder: Path | None, place: str) -> str:
     extras = ""
     match = re.fullmatch(r"(.+?)(\[[A-Za-z0-9._, -]+\])", where)
     if "://" in where.partition(" ")[0] and not re.search(r"[#&]egg=", where):
-        name = _name_of_file(unquote(urlsplit(where).path)) or _name_of_folder(where)
+        try:
+            name = _name_of_file(unquote(urlsplit(where).path)) or _name_of_folder(where)
+        except ValueError as exc:
+            raise _fault(place, where, f"its URL is not well formed: {exc}") from exc
         if name:
             return f"{name} @ {where}{marker}"
         return text  # refused by the parser, which says how to write it

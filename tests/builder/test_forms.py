@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from digitalhub_python_builder import requirement_files, wheels
 from digitalhub_python_builder.locks import lock
@@ -217,3 +220,29 @@ def test_a_build_is_the_same_wheel_from_anywhere_and_leaves_the_folder_alone(tmp
         for folder in [tmp_path / f"c{place}", *(p for p in (tmp_path / f"c{place}").rglob("*") if p.is_dir())]:  # fmt: skip
             assert folder.stat().st_mode & 0o077 == 0, folder
     assert len(digests) == 1
+
+
+_PIECES = st.one_of(
+    st.text(max_size=12),
+    st.sampled_from(
+        ["six", "==1.0", " ; python_version > '3'", "--hash=sha256:aa", "-r ", "-c ", "-e ", "./", "a.whl", "[x]", " @ ",
+         "git+https://", "https://u:p@", "host/x", "#egg=a", "\\\n", "\n", "\r", "${A}", "'", '"', "--index-url ", "-i", "\0", "é",
+         "[project]\n", 'dependencies = ["', '"]\n', "[tool.uv.sources]\n", "a = { git = 1 }\n", "[tool.poetry.dependencies]\n",
+         'six = "^1"\n', "[[package]]\n", 'name = "a"\n', "{", "}", '"default": {', "# /// script\n", "# ///\n", "- pip:\n", "dependencies:\n"]
+    ),
+)  # fmt: skip
+
+
+@given(
+    st.lists(_PIECES, max_size=14).map("".join),
+    st.sampled_from(["requirements.txt", "pyproject.toml", "pylock.toml", "poetry.lock", "Pipfile.lock", "environment.yml", "main.py"]),
+    st.sampled_from(["utf-8", "utf-16", "latin-1"]),
+)  # fmt: skip
+def test_any_file_is_read_or_refused(text: str, name: str, encoding: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, name).write_bytes(text.encode(encoding, "replace"))
+        try:
+            wanted = requirement_files.read(Path(folder, name))
+            assert requirement_files.read_lines(requirement_files.to_lines(wanted)).lines == wanted.lines  # fmt: skip
+        except EnvironmentFault as fault:
+            assert fault.hint and "u:p@" not in str(fault)
