@@ -30,6 +30,7 @@ from packaging.utils import canonicalize_name
 
 import digitalhub_runtime_python
 from digitalhub_python_builder import caches, logins
+from digitalhub_python_builder.incompatible import known_conflicts
 from digitalhub_python_builder.interpreters import (
     find_interpreter,
     find_uv,
@@ -106,6 +107,7 @@ def ensure_environment(
     folder = cache / "environments" / environment_key(python_version, asked.key_lines())
     python = folder / "bin" / "python"
     if _is_complete(folder):
+        _warn(folder, log)
         return python
     try:
         caches.folder(folder.parent, cache)
@@ -118,6 +120,7 @@ def ensure_environment(
             f"The environment cannot be written to {exc.filename or folder}: {exc.strerror}.",
             "Make room or permissions there, or set DHPY_CACHE to another folder.",
         ) from exc
+    _warn(folder, log)
     return python
 
 
@@ -381,6 +384,18 @@ def _reason(lines: Sequence[str]) -> str:
 def _first_error(lines: Sequence[str]) -> int:
     marks = ("error", "×")
     return next((i for i, line in enumerate(lines) if line.strip().startswith(marks)), 0)
+
+
+def _warn(folder: Path, log: Log) -> None:
+    """Say what will fail when it is imported, whichever run asks: each has a log of its own."""
+    for line in known_conflicts(_installed(folder)):
+        log(line)
+
+
+def _installed(folder: Path) -> str:
+    """What an environment has, as lines `name==version`."""
+    found = (path.name[: -len(".dist-info")] for path in folder.glob("lib/python*/site-packages/*.dist-info"))  # fmt: skip
+    return "".join(f"{name}=={version}\n" for name, _, version in (one.rpartition("-") for one in found))  # fmt: skip
 
 
 def _is_complete(folder: Path) -> bool:

@@ -16,6 +16,7 @@ from digitalhub_python_builder import environments
 from digitalhub_python_builder.environments import (
     FULL_PARTS,
     RUNTIME_PARTS,
+    Asked,
     ensure_environment,
     ensure_runtime,
     environment_key,
@@ -28,6 +29,7 @@ from digitalhub_python_builder.interpreters import (
     list_interpreters,
     uv_environment,
 )
+from digitalhub_python_builder.requirement_lines import read_lines
 from digitalhub_runtime_python.errors import EnvironmentFault
 
 OWN = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -306,3 +308,24 @@ def test_no_uv_is_reported_with_how_to_get_it(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.startswith("environment/uv") and "pip install uv" in done.stdout
+
+
+def test_a_run_is_warned_of_packages_that_do_not_work_together(tmp_path: Path) -> None:
+    users = read_lines([])
+    asked = Asked(environment_requirements(OWN, users.lines), users, {})
+    folder = tmp_path / "environments" / environment_key(OWN, asked.key_lines())
+    for name in ("bin", f"lib/python{OWN}/site-packages/numpy-2.0.2.dist-info", f"lib/python{OWN}/site-packages/scikit_learn-1.2.0.dist-info"):  # fmt: skip
+        (folder / name).mkdir(parents=True)
+    for name in ("bin/python", ".complete"):
+        (folder / name).touch()
+    lines: list[str] = []
+    ensure_environment(OWN, [], tmp_path, lines.append)
+    assert len(lines) == 1 and "scikit-learn 1.2.0 does not work with numpy 2.0.2" in lines[0]
+
+
+def test_a_constraint_and_a_hash_hold_in_an_environment_too(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentFault) as caught:
+        ensure_environment(OWN, ["idna==3.7 --hash=sha256:" + "0" * 64], tmp_path, silent)
+    assert "idna" in caught.value.message and "ash" in caught.value.message
+    with pytest.raises(EnvironmentFault, match="idna"):
+        ensure_environment(OWN, ["idna>=3.7", "-c idna<3.7"], tmp_path, silent)
