@@ -163,7 +163,7 @@ def test_what_a_hub_raises_in_the_users_code_is_our_fault_with_its_own_text(tmp_
 def test_a_fault_of_ours_in_the_machinery_shows_our_frames(tmp_path: Path) -> None:
     exc = raised(ValueError("a bug"))
     error = error_report.describe(exc, tmp_path)
-    assert "test_report.py" in error["traceback"]
+    assert "test_error_report.py" in error["traceback"]
 
 
 def test_code_that_does_not_compile_has_its_place_from_the_compiler(tmp_path: Path) -> None:
