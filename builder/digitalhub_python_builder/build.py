@@ -19,7 +19,7 @@ from digitalhub_python_builder.logins import settings_of
 from digitalhub_python_builder.plan import PIP_CONFIG_SECRET, Content, Plan, make_plan
 from digitalhub_python_builder.references import Reference, default_name, parse
 from digitalhub_python_builder.requirement_lines import read_lines
-from digitalhub_python_builder.requirements import Wanted, check_python, redact
+from digitalhub_python_builder.requirements import VARIABLE, Wanted, check_python, redact
 from digitalhub_runtime_python.errors import EnvironmentFault
 from digitalhub_runtime_python.spec import FunctionSpec, interpreter_version
 
@@ -169,7 +169,7 @@ def prepare(
                 cache=cache, upgrade=options.upgrade, allow_sdist=options.allow_sdist,
                 environ=settings, variables=_variables(options, environ), log=log,
             )  # fmt: skip
-    places = _places(wanted, options, environ) if locked else Places()
+    places = _places(wanted, options, environ) if wanted.lines or locked else Places()
     runtime = Path(digitalhub_runtime_python.__file__).parent
     return dataclasses.replace(
         plan,
@@ -241,10 +241,10 @@ class Places:
     """One of them has a password, so that they come as a build secret."""
 
     def pip_conf(self) -> str:
+        # pip takes what follows the sign as it is: of several, one a line.
         rows = [("index-url", (self.index,)), ("extra-index-url", self.extra), ("find-links", self.links)]  # fmt: skip
-        lines = [f"{name} =\n    " + "\n    ".join(urls) for name, urls in rows if any(urls)]
-        # In pip's configuration a percent sign begins a reference to another value.
-        return "[global]\n" + "\n".join(lines).replace("%", "%%") + "\n"
+        lines = [f"{name} = " + "\n    ".join(urls) for name, urls in rows if any(urls)]
+        return "[global]\n" + "\n".join(lines) + "\n"
 
 
 def _places(wanted: Wanted, options: Options, environ: Mapping[str, str]) -> Places:
@@ -280,12 +280,17 @@ def _build(
     environ: Mapping[str, str],
     log: Log,
 ) -> Image:
-    hidden = [value for value in options.secrets.values() if len(value) > 3]
+    used = VARIABLE.findall(" ".join([*asked.lines, *(value for _, value in asked.options)]))
+    values = [*options.secrets.values(), *(_variables(options, environ).get(name, "") for name in used)]  # fmt: skip
+    hidden = [value for value in values if len(value) > 3]
 
-    def masked(line: str) -> None:
+    def mask(line: str) -> str:
         for value in hidden:
             line = line.replace(value, "***")
-        log(redact(line))
+        return redact(line)
+
+    def masked(line: str) -> None:
+        log(mask(line))
 
     with tempfile.TemporaryDirectory(prefix="dhpy-build-") as place:
         folder = Path(place, "context")
@@ -301,7 +306,11 @@ def _build(
             secrets=_secret_files(Path(place), plan, options.secrets, places),
             plain_http=options.plain_http,
         )
-        return engine.build(request, masked)
+        try:
+            return engine.build(request, masked)
+        except EnvironmentFault as fault:
+            # A fault ends with the engine's last words.
+            raise EnvironmentFault(fault.code, mask(fault.message), fault.hint) from None
 
 
 def _secret_files(
