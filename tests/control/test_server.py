@@ -246,7 +246,7 @@ def test_an_error_of_ours_is_one_line_for_the_client_and_a_traceback_in_the_log(
         with sqlite3.connect(home / "dhpy.db") as database:
             database.execute(
                 "INSERT INTO entities VALUES (1,'projects','proj','proj','proj',"
-                "'project','me','CREATED',NULL,NULL,NULL,1,1,'','','no json',NULL,NULL,NULL,0)"
+                "'project','me','CREATED',NULL,NULL,NULL,1,1,'','','no json',NULL,NULL,NULL,0,NULL)"
             )
         database.close()
         answer = http.get("/api/v1/projects/proj")

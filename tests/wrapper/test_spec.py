@@ -94,7 +94,7 @@ def test_what_a_message_says_of_a_shape_holds_no_value() -> None:
 
 
 def test_a_run_of_another_kind_is_refused_with_the_actions_that_exist() -> None:
-    with pytest.raises(UsageFault, match="none of job, serve, build"):
+    with pytest.raises(UsageFault, match="not one of job, serve, build"):
         RunSpec.from_entity({"kind": "dbt+transform:run", "spec": {}})
 
 

@@ -231,10 +231,9 @@ def _write_bytes(value: Any, path: Path) -> None:
 
 def _write_text(value: str, path: Path) -> str | None:
     try:
-        path.write_text(value, "utf-8", newline="")
+        path.write_bytes(value.encode())  # as it is: no line ending is translated
     except UnicodeEncodeError:
-        path.unlink()
-        return "which is no Unicode"  # JSON escapes a half of a character
+        return "which is not Unicode"  # JSON escapes a half of a character
     return None
 
 

@@ -113,7 +113,7 @@ class KubernetesSettings:
                 "usage/callback",
                 f"Pods would have to reach the control plane at {self.callback}, which is their own loopback.",
                 "Listen where they can reach it, DHPY_HOST=0.0.0.0 with DHPY_TOKEN, and set DHPY_CALLBACK_URL "
-                "to that address; `dhpy doctor --engine kubernetes` tries it from a pod.",
+                "to that address.",
             )
 
 
