@@ -25,6 +25,17 @@ elif behaviour == "fail-until":  # fails as long as it was executed fewer than s
     with open(os.environ["EXECUTIONS"]) as file:
         times = file.read().split().count(os.environ["RUN_ID"])
     sys.exit(0 if times >= int(value) else 7)
+elif behaviour == "not-loaded":  # as long as it was executed fewer than so many times
+    with open(os.environ["EXECUTIONS"]) as file:
+        times = file.read().split().count(os.environ["RUN_ID"])
+    if times < int(value):
+        with open(os.environ["DHPY_TERMINATION_LOG"], "w") as file:
+            file.write("The platform cannot be reached. [platform/unreachable]\n")
+        sys.exit(14)
+elif behaviour == "not-reported":
+    with open(os.environ["DHPY_TERMINATION_LOG"], "w") as file:
+        file.write("The report was not delivered. [platform/report]\n")
+    sys.exit(14)
 elif behaviour == "show":
     print(value, "=", os.environ.get(value))
 elif behaviour == "leave-child":

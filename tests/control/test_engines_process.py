@@ -130,6 +130,24 @@ def test_fifty_runs_of_the_runtime_survive_a_kill_of_the_control_plane(tmp_path)
     assert sorted(executions.read_text().split()) == sorted(runs)
 
 
+def test_runs_that_are_starting_outlast_a_control_plane_that_is_away_for_seven_seconds(tmp_path):
+    executions, home = tmp_path / "executions", tmp_path / "home"
+    with server_process(home, DHPY_MAX_JOBS="4") as server:
+        port = server.url.rpartition(":")[2]
+        user = User(server, "proj")
+        task = user.task(COUNT)
+        parameters = {"path": str(executions), "seconds": 0, "fails": False}
+        runs = [user.run(task, parameters=parameters) for _ in range(4)]
+        wait_until(lambda: list(home.glob("runs/proj/*/attempt-0/started")))
+        server.process.send_signal(signal.SIGKILL)
+        server.process.wait()
+    time.sleep(7)
+    with server_process(home, DHPY_PORT=port) as server:
+        assert {user.ended(run)["state"] for run in runs} == {"COMPLETED"}
+        user.http.close()
+    assert sorted(executions.read_text().split()) == sorted(runs)
+
+
 @pytest.mark.parametrize("python_version", ["PYTHON3_9", "PYTHON3_10", "PYTHON3_11", "PYTHON3_13"])
 def test_a_run_gets_the_python_version_of_its_function(user, python_version):
     version = PYTHON_VERSIONS[python_version]

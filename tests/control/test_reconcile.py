@@ -258,6 +258,20 @@ def test_a_failing_job_is_tried_again_up_to_its_limit(reconciler, store, setting
     )
 
 
+def test_an_attempt_that_never_came_to_the_users_code_is_none(reconciler, store, settings):
+    run = wait_ended(store, new_run(store, settings, "not-loaded 2", backoff_limit=0))
+    assert (run.state, run.attempt) == ("COMPLETED", 1)
+    assert "it begins again in 1 s" in log_of(settings, run.id)
+
+
+def test_one_whose_report_was_lost_has_come_to_it_and_is_not_started_again(
+    reconciler, store, settings
+):
+    run = wait_ended(store, new_run(store, settings, "not-reported"))
+    assert run.state == "ERROR"
+    assert executions_of(settings) == [run.id]
+
+
 @pytest.mark.parametrize("limit", [-1, "2", True, 1.5])
 def test_a_wrong_backoff_limit_is_named(reconciler, store, settings, limit):
     run = wait_ended(store, new_run(store, settings, "exit 7", backoff_limit=limit))

@@ -70,6 +70,14 @@ def test_trouble_that_passes_is_only_a_delay(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_run_is_loaded_from_a_platform_that_comes_back_later_than_one_request_waits(
+    platform: MoodyPlatform, tmp_path: Path
+) -> None:
+    platform.moods = [503] * 7  # one more than a request is repeated
+    settings = platform.settings(tmp_path, DHPY_REPORT_TIMEOUT="60")
+    assert CoreHub(settings).load_run().parameters == {"n": 1}
+
+
 def test_an_answer_that_tells_to_wait_for_an_hour_is_asked_again_soon(
     platform: MoodyPlatform, tmp_path: Path
 ) -> None:
@@ -245,6 +253,8 @@ def test_a_user_and_a_password_are_sent(platform: MoodyPlatform, tmp_path: Path)
     "endpoint", ["", "http://127.0.0.1:{port}", "ftp://127.0.0.1", "::::", "x"]
 )
 def test_an_endpoint_that_is_none_is_one_line(tmp_path: Path, endpoint: str) -> None:
+    # A port may be listened on and a name be known later; those are tried again.
+    extra = {"DHPY_REPORT_TIMEOUT": "1"} if endpoint in ("http://127.0.0.1:{port}", "x") else {}
     done = subprocess.run(
         [sys.executable, "-m", "digitalhub_runtime_python", "job"],
         env=job_environ(
@@ -252,6 +262,7 @@ def test_an_endpoint_that_is_none_is_one_line(tmp_path: Path, endpoint: str) -> 
             DHCORE_ENDPOINT=endpoint.format(port=free_port()),
             PROJECT_NAME="p",
             RUN_ID="r",
+            **extra,
         ),
         capture_output=True,
         text=True,

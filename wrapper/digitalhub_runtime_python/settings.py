@@ -60,7 +60,7 @@ class Settings:
     code_folder: Path | None = None
     """`DHPY_CODE_FOLDER`: the code of a source that is a URI lies here already; Core's pods fetch it before they start."""
     report_timeout: float = 120.0
-    """`DHPY_REPORT_TIMEOUT`, seconds: how long a report that cannot be delivered is retried."""
+    """`DHPY_REPORT_TIMEOUT`, seconds: how long a report that cannot be delivered is retried, and a run that cannot be loaded."""
     deadline: float | None = None
     """`DHPY_DEADLINE`, seconds: a job that takes longer ends with 124. Default: none."""
     termination_log: Path | None = None

@@ -54,6 +54,7 @@ def restart_handle(handle: Mapping[str, Any], was_up: bool) -> dict[str, Any] | 
     return {
         **pausing(min(longest, first * 2**crashes), time.time()),
         "crashes": crashes + 1,
+        **{key: handle[key] for key in ("home", "unreached") if key in handle},
     }
 
 

@@ -48,6 +48,12 @@ AHEAD = 16
 ANNOUNCING = (0.05, 1.0)
 """Seconds between two looks at a service that does not answer yet: the shortest and the longest."""
 
+LOADS = 20
+"""Attempts that do not count because they could not load their run; each waits for two minutes."""
+
+KEPT = ("home", "crashes", "unreached")
+"""Keys of a run's handle that outlive its attempts."""
+
 Next = Union[RunRecord, float, None]
 """What follows a step: another one of the run as it now is; one after so many seconds; or nothing until
 somebody tells."""
@@ -193,9 +199,9 @@ class Steps:
             env = run_environment(run, spec, self._store, self._settings)
             handle = engine.start(run, env, preparation.made.result())
         self._started(run)
+        handle = {**_kept(run), **handle}
         if service:
-            crashes = (run.handle or {}).get("crashes", 0)
-            handle = {**handle, "began": time.time(), "crashes": crashes}
+            handle["began"] = time.time()
         moved = self._move(run, "RUNNING", handle=handle, engine=name)
         if moved is None:
             # It ended in the store while it was being started.
@@ -231,6 +237,9 @@ class Steps:
         return following
 
     def _after(self, run: RunRecord, fresh: RunRecord, end: Exit) -> Next:
+        unreached = (run.handle or {}).get("unreached", 0)
+        if not end.reached and "error" not in fresh.entity["status"] and unreached < LOADS:
+            return self._begin_again(run, end)
         if is_service(run.entity):
             return self._restart(run, fresh, end)
         if end.status == 0:
@@ -241,10 +250,11 @@ class Steps:
         message = _why(fresh, end)
         with blamed(run):
             retries = backoff_limit(run.entity["spec"])
-        if run.attempt >= retries:
+        counted = run.attempt - (run.handle or {}).get("unreached", 0)
+        if counted >= retries:
             return self._move(run, "ERROR", message=message)
-        pause = min(LONGEST_PAUSE, 2.0**run.attempt)
-        text = f"attempt {run.attempt + 1} of {retries + 1} failed: {message}"
+        pause = min(LONGEST_PAUSE, 2.0**counted)
+        text = f"attempt {counted + 1} of {retries + 1} failed: {message}"
         with blamed(run):
             self._engine(run).log(run, f"{text}; the next one begins in {pause:.0f} s")
         return self._move(
@@ -253,8 +263,21 @@ class Steps:
             message=text,
             status={"error": None},
             attempt=run.attempt + 1,
-            handle=pausing(pause, time.time()),
+            handle=self._pausing(run, pause),
         )
+
+    def _begin_again(self, run: RunRecord, end: Exit) -> Next:
+        """Start an attempt again that never came to the user's code, as one that was none."""
+        before = (run.handle or {}).get("unreached", 0)
+        pause = min(LONGEST_PAUSE, 2.0**before)
+        with blamed(run):
+            self._engine(run).log(run, f"the run could not be loaded; it begins again in {pause:.0f} s")  # fmt: skip
+        handle = {**self._pausing(run, pause), "unreached": before + 1}
+        return self._move(run, "RUNNING", attempt=run.attempt + 1, handle=handle)
+
+    def _pausing(self, run: RunRecord, pause: float) -> dict[str, Any]:
+        """The handle of an attempt that is to begin after a pause; what counts over attempts is kept."""
+        return {**_kept(run), **pausing(pause, time.time())}
 
     def _restart(self, run: RunRecord, fresh: RunRecord, end: Exit) -> Next:
         """Start a service again that ended by itself, after a pause; or give it up."""
@@ -322,8 +345,7 @@ class Steps:
     ) -> RunRecord | None:
         if changes.get("handle") is not None:
             # Where it lies, for a control plane of this machine that takes it over.
-            place = (run.handle or {}).get("home") or str(self._settings.home)
-            changes["handle"] = {**changes["handle"], "home": place}
+            changes["handle"] = {"home": str(self._settings.home), **changes["handle"]}
         moved = self._store.move_run(run.project, run.id, state, owned=owned, **changes)
         if moved is None:
             logger.info("run %s/%s is %s; not %s", run.project, run.id, run.state, state)
@@ -344,6 +366,10 @@ class Steps:
             self._store.delete_run(run.project, run.id)
         else:
             self._move(run, "ERROR", message=message)
+
+
+def _kept(run: RunRecord) -> dict[str, Any]:
+    return {key: value for key, value in (run.handle or {}).items() if key in KEPT}
 
 
 def _until_announced(run: RunRecord) -> float | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Callable, TypeVar
 
 from digitalhub_runtime_python.errors import PlatformFault
 from digitalhub_runtime_python.imports import without
@@ -17,6 +18,8 @@ with without("importlib.metadata"):  # asked for versions by HTTP/2 alone
     import urllib3
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class CoreClient:
@@ -135,8 +138,10 @@ class CoreClient:
             return self._http.request(method, url, fields=fields, body=payload, headers=headers)
         except urllib3.exceptions.HTTPError as exc:
             reason = getattr(exc, "reason", None) or exc
+            # An address that is none does not become one by waiting.
+            malformed = isinstance(exc, urllib3.exceptions.LocationValueError)
             raise PlatformFault(
-                "platform/unreachable",
+                "platform/refused" if malformed else "platform/unreachable",
                 f"The platform at {self._settings.endpoint} cannot be reached: {reason}.",
                 "Check DHCORE_ENDPOINT and the network.",
             ) from exc
@@ -174,6 +179,22 @@ class CoreClient:
             return ""
         place = f"{issuer}/.well-known/openid-configuration"
         return str(_object(self._http.request("GET", place).data).get("token_endpoint") or "")
+
+
+def patiently(ask: Callable[[], T], seconds: float) -> T:
+    """What `ask` returns, asked again while the platform is in trouble, for so long; raises as `ask`."""
+    give_up = time.monotonic() + seconds
+    pause = 0.5
+    while True:
+        try:
+            return ask()
+        except PlatformFault as fault:
+            passing = fault.code in ("platform/unreachable", "platform/failed")
+            if not passing or time.monotonic() + pause > give_up:
+                raise
+            logger.warning("the platform does not answer, trying again in %.1f s: %s", pause, fault)
+            time.sleep(pause)
+            pause = min(pause * 2, 10)
 
 
 def _finite(value: Any) -> Any:

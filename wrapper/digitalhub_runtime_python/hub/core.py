@@ -20,7 +20,7 @@ from digitalhub_runtime_python.errors import (
     PlatformFault,
     Terminated,
 )
-from digitalhub_runtime_python.hub.client import CoreClient
+from digitalhub_runtime_python.hub.client import CoreClient, patiently
 from digitalhub_runtime_python.outputs import Output
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.spec import RunSpec
@@ -59,7 +59,8 @@ class CoreHub:
         self._session: tuple[Any, Any] | None = None
 
     def load_run(self) -> RunSpec:
-        return RunSpec.from_entity(self._read())
+        # As long as a report waits: a platform that is just being restarted must not cost the run.
+        return RunSpec.from_entity(patiently(self._read, self._settings.report_timeout))
 
     def resolve_input(self, key: str, form: str) -> Any:
         project, entity_type, name, entity_id = _parse_key(key)

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Literal, Protocol, cast
 
-from digitalhub_runtime_python.errors import UsageFault
+from digitalhub_runtime_python.errors import PlatformFault, UsageFault
 from digitalhub_runtime_python.spec import ACTIONS, action_of
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ _MEANINGS = {
 }
 
 
+_NOT_LOADED = ("[platform/unreachable]", "[platform/failed]")
+
+
 @dataclass(frozen=True)
 class Exit:
     """How an attempt of a run ended."""
@@ -51,6 +54,8 @@ class Exit:
     """0 is success; 128 + n stands for signal n, as in a shell."""
     message: str = ""
     """How it died, where the run itself could not say; empty for success."""
+    reached: bool = True
+    """False: the user's code has certainly not run; see `reached`."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +176,20 @@ def load(name: str, settings: ControlSettings) -> RunEngine:
         )
     module, _, attribute = ENGINES[name].partition(":")
     return cast("RunEngine", getattr(importlib.import_module(module), attribute)(settings))
+
+
+def reached(status: int, termination: str | None) -> bool:
+    """Whether an attempt may have come to the user's code.
+
+    It has not where it could not even load its run: it exits with 14 and its last word is why, while a
+    report that was not delivered, after the user's code, has another code (platform/report).
+
+    Args:
+        status: its exit status.
+        termination: what it wrote to `DHPY_TERMINATION_LOG`.
+    """
+    last = (termination or "").strip()
+    return status != PlatformFault.exit_status or not last.endswith(_NOT_LOADED)
 
 
 def how_it_ended(status: int) -> str:

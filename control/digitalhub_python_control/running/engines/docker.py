@@ -30,6 +30,7 @@ from digitalhub_python_control.running.engines import (
     how_it_ended,
     process,
     quantities,
+    reached,
 )
 from digitalhub_python_control.running.plain_files import read_text
 from digitalhub_python_control.running.services import is_service
@@ -201,7 +202,11 @@ class DockerEngine:
             "image": str(prepared["image"]),
             "name": self._name(run),
             "command": [spec.action],
-            "environment": {**env, **self._service_environment(run)},
+            "environment": {
+                "DHPY_TERMINATION_LOG": f"{_INSIDE}/termination",
+                **env,
+                **self._service_environment(run),
+            },
             "labels": {
                 "io.digitalhub.run": run.id,
                 "io.digitalhub.project": run.project,
@@ -388,7 +393,8 @@ def _write_exit(attempt: Path, status: int, message: str) -> Exit:
 def _read_exit(attempt: Path) -> Exit | None:
     try:
         status, message = json.loads(read_text(attempt / "exit") or "")
-        return Exit(int(status), str(message))
+        last_word = read_text(attempt / "inside" / "termination")
+        return Exit(int(status), str(message), reached(int(status), last_word))
     except (ValueError, TypeError):
         return None
 

@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -31,6 +32,7 @@ from digitalhub_python_control.running.engines import (
     how_it_ended,
     keeper,
     processes,
+    reached,
 )
 from digitalhub_python_control.running.engines.endings import Endings
 from digitalhub_python_control.running.engines.keepers import Keepers
@@ -233,6 +235,7 @@ class ProcessEngine:
             "PYTHONFAULTHANDLER": "1",
             "DHPY_WORKSPACE": str(self._folder(run) / "work"),
             "DHPY_CACHE": str(self._cache),
+            "DHPY_TERMINATION_LOG": str(self._attempt(run) / "termination"),
         }
         environment = {**inherited_environment(os.environ), **mine, **env}
         if is_build(run):
@@ -300,9 +303,10 @@ def ignored_parameters(spec: Mapping[str, Any]) -> list[str]:
 
 def _read_exit(attempt: Path) -> Exit | None:
     try:
-        return _exit(read_text(attempt / "exit") or "")
+        end = _exit(read_text(attempt / "exit") or "")
     except ValueError:  # a crash of the machine may leave an empty file, which says nothing
         return None
+    return replace(end, reached=reached(end.status, read_text(attempt / "termination")))
 
 
 def _read_ready(attempt: Path) -> dict[str, Any] | None:
