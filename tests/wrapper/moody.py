@@ -150,6 +150,8 @@ def moody_platform(run: dict[str, Any]) -> Iterator[MoodyPlatform]:
                 return 200, body
             if method == "PUT":
                 return 200, body
+            if (entity_id := path.rpartition("/")[2]) in platform.created:
+                return 200, json.dumps(platform.created[entity_id]).encode()
             return 404, b'{"message": "No such EntityName.ARTIFACT(value=artifact)."}'
 
     class Server(ThreadingHTTPServer):

@@ -15,9 +15,10 @@ import pytest
 from walking import failure, results, run_entity, walk
 
 from digitalhub_runtime_python import isolation
+from digitalhub_runtime_python.ending import exit_status
 from digitalhub_runtime_python.errors import ArgumentFault, PlatformFault, Terminated
 from digitalhub_runtime_python.hub.offline import OfflineHub
-from digitalhub_runtime_python.lifecycle import exit_status, run_job
+from digitalhub_runtime_python.lifecycle import run_job
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.sources import Fetched
 from digitalhub_runtime_python.spec import RunSpec

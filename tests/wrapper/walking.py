@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from digitalhub_runtime_python.ending import Ending
 from digitalhub_runtime_python.hub.offline import OfflineHub
-from digitalhub_runtime_python.lifecycle import Outcome, run_job
+from digitalhub_runtime_python.lifecycle import run_job
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.spec import RunSpec
 
@@ -44,7 +45,7 @@ def walk(
     environ: Mapping[str, str] | None = None,
     module_name: str = "",
     **spec: Any,
-) -> Outcome:
+) -> Ending:
     """Walk a run in this process, offline; outputs go to `folder/stored`."""
     entity = run_entity(code, handler, **spec)
     hub = OfflineHub(RunSpec.from_entity(entity), folder / "stored")
@@ -54,13 +55,13 @@ def walk(
     return outcome
 
 
-def results(outcome: Outcome) -> dict[str, Any]:
+def results(outcome: Ending) -> dict[str, Any]:
     """The results of a run that has to have ended well."""
     assert outcome.error is None, outcome.status.get("error")
     return dict(outcome.status["results"])
 
 
-def failure(outcome: Outcome) -> dict[str, Any]:
+def failure(outcome: Ending) -> dict[str, Any]:
     """The error of a run that has to have failed."""
     assert outcome.error is not None, outcome.status
     return dict(outcome.status["error"])

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from digitalhub_runtime_python import cpus, log
 from digitalhub_runtime_python.errors import (
-    EXIT_INTERRUPTED,
     EXIT_OK,
     DeadlineFault,
     Fault,
@@ -25,7 +24,6 @@ from digitalhub_runtime_python.settings import Settings
 
 if TYPE_CHECKING:
     from digitalhub_runtime_python.hub import Hub
-    from digitalhub_runtime_python.lifecycle import Outcome
 
 USAGE = """usage: python -m digitalhub_runtime_python job|serve|version
 
@@ -54,9 +52,10 @@ def main(argv: list[str], environ: Mapping[str, str] = os.environ) -> int:
 
             sys.stdout.write(__version__ + "\n")
             return EXIT_OK
-    except Fault as fault:
-        sys.stderr.write(_line(fault))
-        return fault.exit_status
+    except Fault as fault:  # before there was a run
+        from digitalhub_runtime_python.ending import Walk, conclude
+
+        return conclude(fault, Walk(Settings.to_end_with(environ))).exit_status
     sys.stdout.write(USAGE) if command in ("-h", "--help", "help") else sys.stderr.write(USAGE)
     return EXIT_OK if command in ("-h", "--help", "help") else UsageFault.exit_status
 
@@ -66,42 +65,25 @@ def job(settings: Settings) -> int:
     log.configure(settings.log_level, settings.log_format)
     if settings.cpus == "auto":
         cpus.stay_on_one()
-    from digitalhub_runtime_python.lifecycle import run_job  # on that CPU
+    from digitalhub_runtime_python.ending import Walk, conclude  # on that CPU
+    from digitalhub_runtime_python.hub.opening import open_hub
+    from digitalhub_runtime_python.lifecycle import run_job
 
     _show_at_once()
     _raise_on_sigterm()
     try:
-        hub = _hub(settings)
+        hub = open_hub(settings)
         watchdog = _watch(hub, settings)
-        outcome = run_job(hub, settings)
+        ending = run_job(hub, settings)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # there is nothing left to clean up
         if watchdog is not None:
             watchdog.cancel()
             watchdog.join()  # if the deadline has just passed, it ends the process
-    except Fault as fault:  # before there was a run
-        _say(_line(fault), settings)
-        return fault.exit_status
-    except Terminated as exc:  # outside of the function, while the run was being set up or told
-        _say(f"{exc}\n", settings)
-        return 128 + exc.signal
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    _tell(outcome, settings)
+    except BaseException as exc:  # noqa: BLE001 - outside of the function: while the run was set up or told
+        ending = conclude(exc, Walk(settings))
+    _name_threads()
     sys.stdout.flush()
-    return outcome.exit_status
-
-
-def _hub(settings: Settings) -> Hub:
-    if settings.run_file is not None:
-        from digitalhub_runtime_python.hub.offline import OfflineHub
-
-        run = OfflineHub(settings.run_file, None).load_run()
-        os.environ.update(run.envs)  # what a platform does before it starts the process
-        folder = settings.workspace / "outputs"
-        return OfflineHub(run, folder, folder / "status.json")
-    from digitalhub_runtime_python.hub.core import CoreHub
-
-    return CoreHub(settings)
+    return ending.exit_status
 
 
 def _show_at_once() -> None:
@@ -141,6 +123,7 @@ def _watch(hub: Hub, settings: Settings) -> threading.Timer | None:
 
     def expire() -> None:
         from digitalhub_runtime_python import error_report
+        from digitalhub_runtime_python.ending import Walk, conclude
 
         fault = DeadlineFault(
             "deadline/passed",
@@ -149,14 +132,8 @@ def _watch(hub: Hub, settings: Settings) -> threading.Timer | None:
         )
         try:
             frame = sys._current_frames().get(threading.main_thread().ident or 0)
-            error = {
-                **error_report.describe(fault),
-                "traceback": error_report.stack_text(frame) + _line(fault),
-            }
-            _say(error["traceback"], settings)
-            hub.report({"error": error_report.redact(error, settings.secret_values())})
-        except Fault as undelivered:
-            sys.stderr.write(_line(undelivered))
+            walk = Walk(settings, hub.report)
+            conclude(fault, walk, trace=error_report.stack_text(frame))
         finally:
             sys.stderr.flush()
             os._exit(fault.exit_status)
@@ -167,16 +144,8 @@ def _watch(hub: Hub, settings: Settings) -> threading.Timer | None:
     return timer
 
 
-def _tell(outcome: Outcome, settings: Settings) -> None:
-    """The error in full, the report that was not delivered, and what keeps the process alive."""
-    text = ""
-    if error := outcome.status.get("error"):
-        code = f" [{error['code']}]" if error.get("code") else ""
-        text = error.get("traceback") or f"{error['message']}{code}\n"
-    if outcome.undelivered is not None:
-        text += _line(outcome.undelivered)
-    if text:
-        _say(text, settings)
+def _name_threads() -> None:
+    """Say what keeps the process alive."""
     others = [
         t.name
         for t in threading.enumerate()
@@ -184,20 +153,3 @@ def _tell(outcome: Outcome, settings: Settings) -> None:
     ]
     if others:
         sys.stderr.write(f"the process stays until these threads end: {', '.join(others)}\n")
-
-
-def _line(fault: Fault) -> str:
-    return f"{fault} [{fault.code}]\n"
-
-
-def _say(text: str, settings: Settings) -> None:
-    """Write to standard error, and to the container's termination message."""
-    sys.stderr.write(text)
-    sys.stderr.flush()
-    if settings.termination_log is not None:
-        try:
-            # Kubernetes keeps 4,096 bytes; what was raised is at the end of a traceback.
-            last = text.encode(errors="replace")[-4096:]
-            settings.termination_log.write_bytes(last)
-        except OSError as exc:
-            sys.stderr.write(f"the termination message cannot be written: {exc}\n")

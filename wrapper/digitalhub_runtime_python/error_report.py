@@ -37,6 +37,8 @@ def describe(exc: BaseException, root: Path | None = None) -> dict[str, Any]:
     error: dict[str, Any] = {"type": _type_name(exc), "message": clip(text_of(exc), MESSAGE_LIMIT)}
     if is_a(exc, Fault):
         return {**error, "code": exc.code, "exit_status": exc.exit_status}
+    if issubclass(type(exc), (KeyboardInterrupt, Terminated)) and _is_ours(exc.__traceback__):
+        return {**error, "message": error["message"] or "interrupted"}
     try:
         place, trace = _locate(exc, root)
         text = "".join(trace.format())
@@ -62,6 +64,12 @@ def _locate(
         if frames:
             file, line = frames[-1].filename, frames[-1].lineno
     return {"file": _relative(file, root), "line": line} if file else {}, trace
+
+
+def shown(error: Mapping[str, Any]) -> str:
+    """What a log and the termination message show: the traceback, or one line for our own faults."""
+    code = f" [{error['code']}]" if error.get("code") else ""
+    return str(error.get("traceback") or f"{error['message']}{code}\n")
 
 
 def stack_text(frame: FrameType | None) -> str:
@@ -136,6 +144,11 @@ def _of_import(exc: SyntaxError, root: Path | None) -> bool:
 
 def _is_machinery(frame: traceback.FrameSummary) -> bool:
     return frame.filename.startswith((OWN_CODE, *INTERPRETER))
+
+
+def _is_ours(tb: TracebackType | None) -> bool:
+    """Whether it was raised while we were at work ourselves, and the user's code had no part in it."""
+    return all(_is_machinery(frame) for frame in traceback.extract_tb(tb))
 
 
 def _without_own(

@@ -7,7 +7,7 @@ Fault                 exit status   raised when
 ├── ArgumentFault      12           the arguments do not fit the handler's signature
 ├── OutputFault        13           a returned value cannot be stored
 ├── PlatformFault      14           the platform cannot be reached, or refuses
-├── EnvironmentFault   15           requirements or an interpreter cannot be had
+├── EnvironmentFault   15           requirements cannot be installed, or an interpreter is missing
 └── DeadlineFault     124           the run took longer than it may
 
 A user's exception exits with 1, a signal with 128 + its number (130 SIGINT, 143 SIGTERM).
@@ -17,6 +17,7 @@ Every `code` in use is listed in docs/reference/errors.md; a test compares the t
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 EXIT_OK = 0
 EXIT_USER_ERROR = 1
@@ -31,21 +32,34 @@ class Fault(Exception):
         code: stable, `family/what`, for programs and for the reference page.
         message: what happened and to what, one sentence; never holds a secret.
         hint: what to do next, one sentence.
+        retry: the same may succeed a little later.
+        http_status: what a server answered; where we are the server, what to answer.
     """
 
     exit_status = 70
 
-    def __init__(self, code: str, message: str, hint: str = "") -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        hint: str = "",
+        *,
+        retry: bool = False,
+        http_status: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.hint = hint
+        self.retry = retry
+        self.http_status = http_status
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}" if self.hint else self.message
 
-    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
-        return type(self), (self.code, self.message, self.hint)
+    def __reduce__(self) -> tuple[type, tuple[str, str, str], dict[str, Any]]:
+        fields: dict[str, Any] = {"retry": self.retry, "http_status": self.http_status}
+        return type(self), (self.code, self.message, self.hint), fields
 
 
 class UsageFault(Fault):

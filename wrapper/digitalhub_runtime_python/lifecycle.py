@@ -10,7 +10,7 @@ import functools
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
@@ -24,33 +24,11 @@ from digitalhub_runtime_python import (
     outputs,
     sources,
 )
-from digitalhub_runtime_python.errors import (
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    EXIT_USER_ERROR,
-    ArgumentFault,
-    Fault,
-    HandlerFault,
-    PlatformFault,
-    Terminated,
-    UsageFault,
-)
+from digitalhub_runtime_python.ending import Ending, Walk, conclude
+from digitalhub_runtime_python.errors import ArgumentFault, Fault, UsageFault
 from digitalhub_runtime_python.hub import Hub
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.spec import RunSpec
-
-
-@dataclass
-class Outcome:
-    """How a run ended."""
-
-    status: dict[str, Any] = field(default_factory=dict)
-    """What was reported: `results`, `outputs`, `source`, `error`."""
-    error: BaseException | None = None
-    """What was raised, as it is: the user's exception, or one of our faults."""
-    exit_status: int = EXIT_OK
-    undelivered: PlatformFault | None = None
-    """Why the status could not be reported; says where the hub has kept it."""
 
 
 @dataclass(frozen=True)
@@ -67,43 +45,42 @@ class ReadyFunction:
 
 
 def run_job(
-    hub: Hub, settings: Settings, *, module_name: str = "", code: sources.Fetched | None = None
-) -> Outcome:
-    """Execute one run and report what became of it.
+    hub: Hub,
+    settings: Settings,
+    *,
+    module_name: str = "",
+    code: sources.Fetched | None = None,
+    quiet: bool = False,
+) -> Ending:
+    """Execute one run, report what became of it, and say on standard error what failed.
 
-    Never raises for a failing run, nor for a report that cannot be delivered: the outcome has both.
+    Never raises for a failing run, nor for a report that cannot be delivered: the ending has both.
 
     Args:
         module_name: import the code under this name, where runs share a process.
         code: the code, where it lies already; None fetches it.
+        quiet: say nothing; the caller raises what was raised.
     """
-    outcome = Outcome()
-    run: RunSpec | None = None
+    walk = Walk(settings, hub.report, quiet=quiet)
+    raised: BaseException | None = None
     with ExitStack() as stack:
-        root = None
         try:
-            run = _loaded(hub)
+            run = walk.run = _loaded(hub)
             place = stack.enter_context(workspace(settings))
-            root = code.root if code else place / "code"
-            code = code or sources.fetch(run.source, root, settings)
-            if code.revision:
-                outcome.status["source"] = {"revision": code.revision}
+            walk.root = code.root if code else place / "code"
+            code = code or sources.fetch(run.source, walk.root, settings)
+            walk.fetched(code)
             ready = stack.enter_context(prepared(hub, run, code, module_name))
             value = _call(ready, run)
             collected = outputs.collect(
                 value, ready.outputs, run, hub.store_output, place / "outputs"
             )
-            outcome.status.update(results=collected.results, outputs=collected.outputs)
+            walk.status.update(results=collected.results, outputs=collected.outputs)
             collected.raise_for_problems()
         except BaseException as exc:  # noqa: BLE001 - reported, and handed to the caller as it is
-            secrets = settings.secret_values(run.secrets if run else ())
-            outcome.error, outcome.exit_status = exc, exit_status(exc)
-            error = error_report.redact(error_report.describe(exc, root), secrets)
-            outcome.status["error"] = {**error, "exit_status": outcome.exit_status}
-    # A platform that did not give the run takes no report of it either.
-    if run is not None or type(outcome.error) is not PlatformFault:
-        _report(hub, outcome)
-    return outcome
+            raised = exc
+            walk.failed(exc)
+    return conclude(raised, walk)
 
 
 @contextmanager
@@ -142,17 +119,6 @@ def prepared(
         if function.init is not None:
             _initialise(function.init, run, injected, call)
         yield ReadyFunction(function.handler, signature, function.outputs, inputs, injected)
-
-
-def exit_status(exc: BaseException) -> int:
-    """The status to exit with for what a run raised (the table of errors.py)."""
-    if error_report.is_a(exc, Fault):
-        return exc.exit_status
-    if error_report.is_a(exc, KeyboardInterrupt):
-        return EXIT_INTERRUPTED
-    if error_report.is_a(exc, Terminated):
-        return 128 + exc.signal
-    return HandlerFault.exit_status if loading.raised_by_import(exc) else EXIT_USER_ERROR
 
 
 @contextmanager
@@ -206,15 +172,6 @@ def _call(ready: ReadyFunction, run: RunSpec) -> Any:
         if exc.code:
             raise
         return ()  # sys.exit(0): it ended well, and returned nothing
-
-
-def _report(hub: Hub, outcome: Outcome) -> None:
-    try:
-        hub.report(outcome.status)
-    except PlatformFault as fault:
-        outcome.undelivered = fault
-        if outcome.error is None:
-            outcome.error, outcome.exit_status = fault, fault.exit_status
 
 
 def _is_lax(run: RunSpec) -> bool:

@@ -75,6 +75,12 @@ def load(
     return LoadedFunction(function, init, declared_outputs(function), module)
 
 
+def mark_import(exc: BaseException) -> None:
+    """Note that the user's module raised this while it was imported; the exception stays the user's."""
+    with contextlib.suppress(Exception):
+        setattr(exc, _MARK, True)
+
+
 def raised_by_import(exc: BaseException) -> bool:
     """Whether the user's module raised this while it was imported."""
     try:
@@ -97,9 +103,7 @@ def _import(file: Path, root: Path, name: str) -> ModuleType:
             own_name = dotted if importable_name else re.sub(r"\W", "_", file.stem)
             module = _import_file(file, name or own_name, root)
     except (Exception, SystemExit) as exc:
-        # The exception stays the user's; the mark tells it from one that the handler raises.
-        with contextlib.suppress(Exception):
-            setattr(exc, _MARK, True)
+        mark_import(exc)
         raise
     module.__dict__.setdefault(isolation.ROOT_MARK, root)
     return module

@@ -58,20 +58,12 @@ def run(
         init_parameters=pairs(init_parameters),
         extra={"lax_parameters": True},
     )
-    outcome = run_job(OfflineHub(spec, output_dir), settings, code=in_place(file))
-    error = outcome.status.get("error")
+    ending = run_job(OfflineHub(spec, output_dir), settings, code=in_place(file))
     if as_json:
-        click.echo(json.dumps(outcome.status, indent=2))
-    elif error:
-        code = f" [{error['code']}]" if error.get("code") else ""
-        click.echo(
-            error.get("traceback") or f"dhpy: {error['message']}{code}",
-            err=True,
-            nl=not error.get("traceback"),
-        )
-    if not as_json:
-        _print_returned(outcome.status)
-    sys.exit(outcome.exit_status)
+        click.echo(json.dumps(ending.status, indent=2))
+    else:
+        _print_returned(ending.status)
+    sys.exit(ending.exit_status)
 
 
 def split_target(target: str) -> tuple[Path, str]:

@@ -43,6 +43,8 @@ class Settings:
     """`RUN_ID`."""
     run_file: Path | None = None
     """`DHPY_RUN_FILE`: a run's JSON on disk; then no platform is needed."""
+    run_json: str = field(default="", repr=False)
+    """`DHPY_RUN`: the run's JSON itself, as `dhpy manifests` writes it; then no platform is needed."""
     endpoint: str = ""
     """`DHCORE_ENDPOINT`: base URL of the platform."""
     credentials: Credentials = field(default_factory=Credentials)
@@ -83,6 +85,14 @@ class Settings:
         return {value for name in known if (value := self.environ.get(name, ""))}
 
     @classmethod
+    def to_end_with(cls, environ: Mapping[str, str]) -> Settings:
+        """What the end of a run needs, where one of the other settings cannot be read."""
+        try:
+            return cls.from_env(environ)
+        except UsageFault:
+            return cls(termination_log=_termination_log(environ), environ=environ)
+
+    @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
         """Read the settings from a mapping such as `os.environ`.
 
@@ -96,12 +106,11 @@ class Settings:
         def path(name: str) -> Path | None:
             return Path(value) if (value := text(name)) else None
 
-        # It exists only in a pod; a plain file elsewhere would be litter.
-        in_pod = _TERMINATION_LOG if os.path.lexists(_TERMINATION_LOG) else None
         return cls(
             project=text("PROJECT_NAME"),
             run_id=text("RUN_ID"),
             run_file=path("DHPY_RUN_FILE"),
+            run_json=text("DHPY_RUN"),
             endpoint=text("DHCORE_ENDPOINT").rstrip("/"),
             credentials=Credentials(
                 access_token=text("DHCORE_ACCESS_TOKEN"),
@@ -120,7 +129,7 @@ class Settings:
             code_folder=path("DHPY_CODE_FOLDER"),
             report_timeout=_seconds(environ, "DHPY_REPORT_TIMEOUT") or 120.0,
             deadline=_seconds(environ, "DHPY_DEADLINE"),
-            termination_log=path("DHPY_TERMINATION_LOG") or in_pod,
+            termination_log=_termination_log(environ),
             environ=environ,
             in_cluster=bool(text("KUBERNETES_SERVICE_HOST")),
             cpus=_one_of(environ, "DHPY_CPUS", ("auto", "all")),
@@ -219,6 +228,13 @@ _SERVE_SECONDS = {
 
 _TERMINATION_LOG = Path("/dev/termination-log")
 _LOG_LEVELS = ("INFO", "DEBUG", "WARNING", "ERROR", "CRITICAL")
+
+
+def _termination_log(environ: Mapping[str, str]) -> Path | None:
+    if given := environ.get("DHPY_TERMINATION_LOG", "").strip():
+        return Path(given)
+    # It exists only in a pod; a plain file elsewhere would be litter.
+    return _TERMINATION_LOG if os.path.lexists(_TERMINATION_LOG) else None
 
 
 def _temporary() -> Path:

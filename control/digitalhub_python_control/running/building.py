@@ -18,33 +18,28 @@ from typing import Any
 from digitalhub_python_builder.build import Options, Result, build
 from digitalhub_python_builder.context import code_of
 from digitalhub_python_builder.references import default_name, parse
-from digitalhub_runtime_python import error_report, log
-from digitalhub_runtime_python.errors import EXIT_OK, Fault, Terminated
-from digitalhub_runtime_python.hub.core import CoreHub
-from digitalhub_runtime_python.lifecycle import exit_status
+from digitalhub_runtime_python import log
+from digitalhub_runtime_python.ending import Walk, conclude
+from digitalhub_runtime_python.errors import Terminated
+from digitalhub_runtime_python.hub.opening import open_hub
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.spec import FunctionSpec, RunSpec
 
 
 def main(environ: Mapping[str, str] = os.environ) -> int:
     """Build the image of the function of run `$RUN_ID`; the exit status."""
-    settings = Settings.from_env(environ)
-    log.configure(settings.log_level, settings.log_format)
-    signal.signal(signal.SIGTERM, _end)
-    hub = CoreHub(settings)
-    secrets: tuple[str, ...] = ()
+    walk = Walk(Settings.to_end_with(environ))
     try:
-        run = hub.load_run()
-        secrets = run.secrets
-        result = build_run(run, environ)
-        hub.report(status_of(result))
-    except (Exception, Terminated) as exc:  # noqa: BLE001 - reported, as any run's error is
-        error = error_report.redact(error_report.describe(exc), settings.secret_values(secrets))
-        status = exit_status(exc)
-        hub.report({"error": {**error, "exit_status": status}})
-        sys.stderr.write(f"{exc}{f' [{exc.code}]' if isinstance(exc, Fault) else ''}\n")
-        return status
-    return EXIT_OK
+        walk.settings = Settings.from_env(environ)
+        log.configure(walk.settings.log_level, walk.settings.log_format)
+        signal.signal(signal.SIGTERM, _end)
+        hub = open_hub(walk.settings)
+        walk.report = hub.report
+        walk.run = hub.load_run()
+        walk.status.update(status_of(build_run(walk.run, environ)))
+    except BaseException as exc:  # noqa: BLE001 - reported, as any run's end is
+        return conclude(exc, walk).exit_status
+    return conclude(None, walk).exit_status
 
 
 def build_run(run: RunSpec, environ: Mapping[str, str]) -> Result:

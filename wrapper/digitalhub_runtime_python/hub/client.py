@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-import time
 from collections.abc import Mapping
-from typing import Any, Callable, TypeVar
+from typing import Any, TypeVar
 
 from digitalhub_runtime_python.errors import PlatformFault
 from digitalhub_runtime_python.imports import without
@@ -65,7 +64,10 @@ class CoreClient:
         found = page.get("content")
         if not isinstance(found, list) or not found or not isinstance(found[0], dict):
             raise PlatformFault(
-                "platform/not-found", f"GET {path}?name={name} found nothing.", "Check the name."
+                "platform/not-found",
+                f"GET {path}?name={name} found nothing.",
+                "Check the name.",
+                http_status=404,
             )
         return found[0]
 
@@ -76,20 +78,28 @@ class CoreClient:
             return self._request("PUT", path, body=entity)
         except PlatformFault as fault:
             finite = _finite(entity)
-            # NaN is no JSON by the letter, and a platform may go by it.
-            if "answered 400" not in fault.message or finite == entity:
+            # JSON has no NaN, and a platform may insist on that.
+            if fault.http_status != 400 or finite == entity:
                 raise
             logger.warning("the platform takes no NaN: such numbers are sent as text")
             return self._request("PUT", path, body=finite)
 
     def create(self, plural: str, entity: Mapping[str, Any]) -> None:
         """Store a new entity; raises as `get`."""
+        project = str(entity["project"])
         try:
-            self._request("POST", self._path(plural, "", str(entity["project"])), body=entity)
+            self._request("POST", self._path(plural, "", project), body=entity)
         except PlatformFault as fault:
-            # The answer of an earlier try got lost: the id is ours, so what is there is this entity.
-            if "Duplicated entity" not in fault.message:
+            # The answer of an earlier try may have got lost: the id is ours, so what is there is this entity.
+            if fault.http_status not in (400, 409) or not self._exists(plural, entity, project):
                 raise
+
+    def _exists(self, plural: str, entity: Mapping[str, Any], project: str) -> bool:
+        try:
+            self.get(plural, str(entity["id"]), project)
+        except PlatformFault:
+            return False
+        return True
 
     def _path(self, plural: str, entity_id: str, project: str) -> str:
         place = f"/api/v1/-/{project or self._settings.project}/{plural}"
@@ -118,6 +128,7 @@ class CoreClient:
                 "platform/failed",
                 f"{method} {url} answered no JSON object: {text[:100]!r}.",
                 "Check that DHCORE_ENDPOINT is the platform's own address.",
+                retry=True,
             )
         return answer
 
@@ -138,12 +149,13 @@ class CoreClient:
             return self._http.request(method, url, fields=fields, body=payload, headers=headers)
         except urllib3.exceptions.HTTPError as exc:
             reason = getattr(exc, "reason", None) or exc
-            # An address that is none does not become one by waiting.
+            # A malformed address does not mend itself.
             malformed = isinstance(exc, urllib3.exceptions.LocationValueError)
             raise PlatformFault(
                 "platform/refused" if malformed else "platform/unreachable",
                 f"The platform at {self._settings.endpoint} cannot be reached: {reason}.",
                 "Check DHCORE_ENDPOINT and the network.",
+                retry=not malformed,
             ) from exc
 
     def _refresh(self) -> bool:
@@ -181,22 +193,6 @@ class CoreClient:
         return str(_object(self._http.request("GET", place).data).get("token_endpoint") or "")
 
 
-def patiently(ask: Callable[[], T], seconds: float) -> T:
-    """What `ask` returns, asked again while the platform is in trouble, for so long; raises as `ask`."""
-    give_up = time.monotonic() + seconds
-    pause = 0.5
-    while True:
-        try:
-            return ask()
-        except PlatformFault as fault:
-            passing = fault.code in ("platform/unreachable", "platform/failed")
-            if not passing or time.monotonic() + pause > give_up:
-                raise
-            logger.warning("the platform does not answer, trying again in %.1f s: %s", pause, fault)
-            time.sleep(pause)
-            pause = min(pause * 2, 10)
-
-
 def _finite(value: Any) -> Any:
     """The same JSON with every number that is none as text: "NaN", "Infinity", "-Infinity"."""
     if isinstance(value, dict):
@@ -214,11 +210,12 @@ def _object(data: bytes) -> dict[str, Any]:
 
 
 def _fault(status: int, message: str) -> PlatformFault:
-    if status >= 500 or status == 429:
-        return PlatformFault("platform/failed", message, "Look into the platform's own log.")
-    if status == 404:
-        return PlatformFault("platform/not-found", message, "Check the id and the project.")
-    hint = {400: "", 401: "Check the credentials.", 403: "Check what the credentials may do."}
-    return PlatformFault(
-        "platform/refused", message, hint.get(status, "Check DHCORE_ENDPOINT and the credentials.")
-    )
+    code, hint = "platform/refused", "Check DHCORE_ENDPOINT and the credentials."
+    passing = status >= 500 or status == 429
+    if passing:
+        code, hint = "platform/failed", "Look into the platform's own log."
+    elif status == 404:
+        code, hint = "platform/not-found", "Check the id and the project."
+    elif status in (400, 401, 403):
+        hint = {400: "", 401: "Check the credentials.", 403: "Check what the credentials may do."}[status]  # fmt: skip
+    return PlatformFault(code, message, hint, retry=passing, http_status=status)

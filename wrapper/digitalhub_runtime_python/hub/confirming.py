@@ -27,7 +27,7 @@ PATIENCE = 12.0
 _BEFORE_START = ("CREATED", "BUILT", "READY", "PENDING")
 
 
-def make_last(
+def confirm(
     status: Mapping[str, Any],
     written: Mapping[str, Any],
     read: Callable[[], dict[str, Any]],

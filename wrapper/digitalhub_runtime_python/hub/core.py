@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import json
 import logging
 import os
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +20,8 @@ from digitalhub_runtime_python.errors import (
     PlatformFault,
     Terminated,
 )
-from digitalhub_runtime_python.hub.client import CoreClient, patiently
+from digitalhub_runtime_python.hub.client import CoreClient
+from digitalhub_runtime_python.hub.delivery import deliver, patiently
 from digitalhub_runtime_python.outputs import Output
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.spec import RunSpec
@@ -73,7 +74,7 @@ class CoreHub:
             else:
                 entity = self._client.latest(f"{entity_type}s", name, project)
         except Exception as exc:
-            missing = isinstance(exc, PlatformFault) and exc.code == "platform/not-found"
+            missing = isinstance(exc, PlatformFault) and exc.http_status == 404
             if missing or type(exc).__module__.startswith("digitalhub."):
                 raise _no_input(key, text_of(exc)) from exc
             raise
@@ -139,12 +140,12 @@ class CoreHub:
             more = {n: k for n, k in logged.items() if k not in status["outputs"].values()}
             status = {**status, "outputs": {**more, **status["outputs"]}}
         try:
-            written = self._deliver(status, self._settings.report_timeout)
+            written = self._deliver(status)
             may_be_lost = self._settings.in_cluster and not self._client.merges
             if may_be_lost and _FINAL & status.keys():
-                from digitalhub_runtime_python.hub.confirming import make_last
+                from digitalhub_runtime_python.hub.confirming import confirm
 
-                make_last(status, written, self._read, lambda: self._write(status))
+                confirm(status, written, self._read, lambda: self._write(status))
         except (Terminated, KeyboardInterrupt):
             self._client.hurry()
             self._deliver(status, 0)
@@ -158,21 +159,11 @@ class CoreHub:
         entity["status"] = merge_status(entity.get("status") or {}, status)
         return self._client.put("runs", entity)
 
-    def _deliver(self, status: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-        give_up = time.monotonic() + seconds
-        pause = 0.5
-        while True:
-            try:
-                return self._write(status)
-            except PlatformFault as fault:
-                passing = fault.code in ("platform/unreachable", "platform/failed")
-                if not passing or time.monotonic() + pause > give_up:
-                    raise self._keep(status, fault) from fault
-                logger.warning(
-                    "the report could not be delivered, trying again in %.1f s: %s", pause, fault
-                )
-                time.sleep(pause)
-                pause = min(pause * 2, 10)
+    def _deliver(self, status: Mapping[str, Any], seconds: float | None = None) -> dict[str, Any]:
+        text = functools.partial(json.dumps, status)
+        return deliver(
+            lambda: self._write(status), self._settings.run_id, text, self._settings, seconds
+        )
 
     def project(self) -> Any:
         return self._sdk_session()[0]
@@ -185,20 +176,6 @@ class CoreHub:
             module = _session_module()
             self._session = module.open_session(self._settings.project, self._settings.run_id)
         return self._session
-
-    def _keep(self, status: Mapping[str, Any], fault: PlatformFault) -> PlatformFault:
-        place = self._settings.workspace / f"report-{self._settings.run_id}.json"
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(json.dumps(status), "utf-8")
-            kept = f"It is kept in {place.absolute()}."
-        except OSError as exc:
-            kept = f"It could not be kept in {place.absolute()} either ({exc.strerror}): {json.dumps(status)}"
-        return PlatformFault(
-            "platform/report",
-            f"The report of run {self._settings.run_id} was not delivered: {fault.message} {kept}",
-            "PUT it into the run's status when the platform is back.",
-        )
 
 
 def merge_status(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

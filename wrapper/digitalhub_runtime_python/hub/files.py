@@ -72,7 +72,13 @@ def _download(uri: str, settings: Settings) -> Path:
             return _download_web(uri, folder, settings)
         return _download_objects(uri, folder, settings)
     except SourceFault as fault:
-        raise ArgumentFault("arguments/input", fault.message, fault.hint) from fault
+        raise ArgumentFault(
+            "arguments/input",
+            fault.message,
+            fault.hint,
+            retry=fault.retry,
+            http_status=fault.http_status,
+        ) from fault
 
 
 def _input_folder(settings: Settings) -> Path:

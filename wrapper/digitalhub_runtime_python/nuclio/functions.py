@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
 import os
 import re
 import sys
@@ -20,15 +19,13 @@ from digitalhub_runtime_python.arguments import Arguments
 from digitalhub_runtime_python.calls import replies
 from digitalhub_runtime_python.calls.handling import Handling, is_async
 from digitalhub_runtime_python.calls.replies import Reply
-from digitalhub_runtime_python.errors import HandlerFault, UsageFault
+from digitalhub_runtime_python.errors import HandlerFault
 
 if TYPE_CHECKING:
-    from digitalhub_runtime_python.hub import Hub
+    from digitalhub_runtime_python.ending import Walk
 
 OWN_HANDLER = "digitalhub_runtime_python:run"
 """The handler that stands for the function of the run that the environment names."""
-RUN_VARIABLE = "DHPY_RUN"
-"""The run's JSON itself, as `dhpy manifests` writes it; then no platform is needed."""
 CORE_HANDLER = "handler:handler"
 """What DigitalHub Core writes as handler; its handler.py needs another runtime's modules."""
 _FORM = re.compile(r"^([\w|-]+(\.[\w|-]+)*):(\w+)$")
@@ -41,7 +38,7 @@ Finish = Callable[[Any], Any]
 class Function:
     """A function that is imported and initialised."""
 
-    handling: Calling
+    handling: Handling
     takes_batches: bool
     """Whether it is given a batch whole; else it is called for each event of it."""
     wants_loop: bool
@@ -63,12 +60,14 @@ def load(
     the_context: Any,
     finish: Finish,
     stack: ExitStack,
+    walks: list[Walk],
     environ: Mapping[str, str] = os.environ,
 ) -> Function:
     """Import what `--handler` names and run its init.
 
     Args:
         stack: is closed when the worker ends.
+        walks: gets that of a run of ours, for its end.
 
     Raises:
         HandlerFault: there is no such module or function.
@@ -76,7 +75,7 @@ def load(
     """
     of_a_run = environ.get("PROJECT_NAME") and environ.get("RUN_ID")
     if handler == OWN_HANDLER or (handler == CORE_HANDLER and of_a_run):
-        return _load_own(the_context, finish, stack, environ)
+        return _load_own(the_context, finish, stack, walks, environ)
     return _load_plain(handler, the_context, finish)
 
 
@@ -93,12 +92,20 @@ def _load_plain(handler: str, the_context: Any, finish: Finish) -> Function:
         module = importlib.import_module(name)
     except ModuleNotFoundError as exc:
         if exc.name is None or not f"{name}.".startswith(f"{exc.name}."):
+            from digitalhub_runtime_python.loading import mark_import
+
+            mark_import(exc)
             raise
         raise HandlerFault(
             "handler/module",
             f"There is no module {exc.name!r} on the path.",
             f"PYTHONPATH is {os.environ.get('PYTHONPATH', '')!r}; put {exc.name}.py into one of its folders.",
         ) from exc
+    except (Exception, SystemExit) as exc:
+        from digitalhub_runtime_python.loading import mark_import
+
+        mark_import(exc)
+        raise
     call = getattr(module, attribute, None)
     if not callable(call):
         known = [n for n, v in vars(module).items() if inspect.isroutine(v)]
@@ -118,18 +125,26 @@ def _load_plain(handler: str, the_context: Any, finish: Finish) -> Function:
 
 
 def _load_own(
-    the_context: Any, finish: Finish, stack: ExitStack, environ: Mapping[str, str]
+    the_context: Any,
+    finish: Finish,
+    stack: ExitStack,
+    walks: list[Walk],
+    environ: Mapping[str, str],
 ) -> Function:
-    from digitalhub_runtime_python import error_report, lifecycle, sources
-    from digitalhub_runtime_python.calls.binding import make_binder
+    from digitalhub_runtime_python import lifecycle, sources
+    from digitalhub_runtime_python.calls.assembly import assemble
+    from digitalhub_runtime_python.ending import Walk
     from digitalhub_runtime_python.hub.opening import open_hub
     from digitalhub_runtime_python.settings import Settings
 
-    settings = Settings.from_env(environ)
-    hub = _given(environ) or open_hub(settings)
-    run = hub.load_run()
-    place = stack.enter_context(lifecycle.workspace(settings))
-    code = sources.fetch(run.source, place / "code", settings)
+    walk = Walk(Settings.from_env(environ))
+    walks.append(walk)
+    hub = open_hub(walk.settings)
+    walk.report = hub.report
+    run = walk.run = hub.load_run()
+    place = stack.enter_context(lifecycle.workspace(walk.settings))
+    code = sources.fetch(run.source, place / "code", walk.settings)
+    walk.fetched(code)
 
     def adopt(project: Callable[[], Any], run_entity: Callable[[], Any]) -> Any:
         the_context._resolvers = {"project": project, "run": run_entity}
@@ -144,33 +159,10 @@ def _load_own(
             call=lambda function, bound: finish(function(*bound.args, **bound.kwargs)),
         )
     )
-    secrets = settings.secret_values(run.secrets)
-    calling = Calling(
-        ready.handler,
-        make_binder(ready, run),
-        names=[o for o in ready.outputs if isinstance(o, str)],
-        root=code.root,
-        redact=lambda error: error_report.redact(error, secrets),
-    )
+    calling = assemble(ready, run, walk.settings, code.root, Calling)
+    if walk.status:
+        hub.report(walk.status)
     return Function(calling, takes_batches=False, wants_loop=is_async(ready.handler))
-
-
-def _given(environ: Mapping[str, str]) -> Hub | None:
-    text = environ.get(RUN_VARIABLE, "")
-    if not text:
-        return None
-    from digitalhub_runtime_python.hub.offline import OfflineHub
-    from digitalhub_runtime_python.spec import RunSpec
-
-    try:
-        entity = json.loads(text)
-    except ValueError as exc:
-        raise UsageFault(
-            "usage/run-file",
-            f"{RUN_VARIABLE} is not JSON: {exc}.",
-            "It is what `dhpy manifests` writes.",
-        ) from exc
-    return OfflineHub(RunSpec.from_entity(entity), None)
 
 
 def make_context(

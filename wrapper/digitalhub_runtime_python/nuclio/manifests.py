@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from digitalhub_runtime_python.errors import UsageFault
-from digitalhub_runtime_python.nuclio.functions import OWN_HANDLER, RUN_VARIABLE
+from digitalhub_runtime_python.nuclio.functions import OWN_HANDLER
 
 CODE = "/opt/function/code"
 """Where `dhpy build` puts a function's code."""
@@ -120,7 +120,7 @@ def _env(deployment: Deployment) -> list[dict[str, str]]:
     if deployment.plain:
         given.setdefault("NUCLIO_PYTHON_PATH", CODE)
     else:
-        given[RUN_VARIABLE] = json.dumps(_run(deployment), separators=(",", ":"))
+        given["DHPY_RUN"] = json.dumps(_run(deployment), separators=(",", ":"))
     return [{"name": name, "value": value} for name, value in given.items()]
 
 

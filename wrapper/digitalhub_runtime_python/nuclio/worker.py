@@ -8,12 +8,13 @@ worker that exits for dead, and one that exited with 0 for ready.
 from __future__ import annotations
 
 import inspect
+import os
 import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import ExitStack
-from typing import Any
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any
 
 from digitalhub_runtime_python import error_report
 from digitalhub_runtime_python.calls.replies import problem_reply
@@ -22,6 +23,9 @@ from digitalhub_runtime_python.nuclio import batches, failures, functions, logs,
 from digitalhub_runtime_python.nuclio.events import Reader
 from digitalhub_runtime_python.nuclio.signals import Signals
 from digitalhub_runtime_python.nuclio.streams import Stream
+
+if TYPE_CHECKING:
+    from digitalhub_runtime_python.ending import Walk
 
 EXIT_DISCONNECTED = 1
 ACKNOWLEDGED = ("kafka", "kafka-cluster", "kinesis", "v3ioStream", "eventhub", "nats", "rabbit-mq")
@@ -38,10 +42,20 @@ def main(argv: list[str]) -> int:
         except wire.Disconnected as exc:
             sys.stderr.write(f"nuclio worker: {exc}\n")
             return EXIT_DISCONNECTED
+        walks: list[Walk] = []
         try:
-            worker.prepare(stack)
+            worker.prepare(stack, walks)
         except BaseException as exc:  # noqa: BLE001 - said wherever someone may look, then the end
-            return failures.give_up(exc, worker.logger)
+            from digitalhub_runtime_python.ending import Walk, conclude
+            from digitalhub_runtime_python.settings import Settings
+
+            ending = conclude(exc, *walks or [Walk(Settings.to_end_with(os.environ))])
+            # The processor itself only says that its worker is gone.
+            with suppress(OSError):
+                worker.logger.error_with(
+                    "The function cannot be served", error=ending.status["error"]
+                )
+            return ending.exit_status
         return worker.serve()
 
 
@@ -77,10 +91,10 @@ class Worker:
         self._context = functions.make_context(options, self.logger, self._acknowledge)
         failures.guard_exit(self._outbox)
 
-    def prepare(self, stack: ExitStack) -> None:
+    def prepare(self, stack: ExitStack, walks: list[Walk]) -> None:
         """Load the function and run its init, then tell the processor that this worker is ready."""
         self._function = functions.load(
-            self._options["handler"], self._context, self._loop.finish, stack
+            self._options["handler"], self._context, self._loop.finish, stack, walks
         )
         self._call = self._function.handling.call
         self._signals.attach(self._line, lambda: self._callback("drain"))

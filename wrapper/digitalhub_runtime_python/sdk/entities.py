@@ -270,13 +270,13 @@ class RunPythonRun(_OwnAttributes, Run):
                 "Use function.run(…, local_execution=True) to execute a function here.",
             )
         self._move_to_running()
-        outcome = runtime.execute(self)
-        state = "COMPLETED" if outcome.error is None else "ERROR"
-        status = {**self.status.to_dict(), **outcome.status, "state": state}
+        ending = runtime.execute(self)
+        state = "COMPLETED" if ending.error is None else "ERROR"
+        status = {**self.status.to_dict(), **ending.status, "state": state}
         self.status = entity_factory.build_status(self.kind, **status)
-        runtime.deliver(self, outcome)
-        if outcome.error is not None:
-            raise outcome.error
+        runtime.deliver(self, ending)
+        if ending.error is not None:
+            raise ending.error
         return self
 
     def _move_to_running(self) -> None:

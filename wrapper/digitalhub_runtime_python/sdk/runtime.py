@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +14,9 @@ from digitalhub.runtimes._base import Runtime
 from digitalhub.runtimes.builder import RuntimeBuilder
 
 from digitalhub_runtime_python import error_report, lifecycle
-from digitalhub_runtime_python.errors import PlatformFault, UsageFault
+from digitalhub_runtime_python.ending import Ending, Walk, conclude
+from digitalhub_runtime_python.errors import PlatformFault
+from digitalhub_runtime_python.hub import delivery
 from digitalhub_runtime_python.sdk import compat, kinds, requirements
 from digitalhub_runtime_python.sdk.current import current_run
 from digitalhub_runtime_python.sdk.hub import SdkHub
@@ -42,10 +43,10 @@ class RuntimePython(Runtime):
         """
         from digitalhub.factory.entity import entity_factory
 
-        outcome = execute(entity_factory.build_entity_from_dict(run))
-        if outcome.error is not None:
-            raise outcome.error
-        return {**outcome.status, "state": "COMPLETED"}
+        ending = execute(entity_factory.build_entity_from_dict(run))
+        if ending.error is not None:
+            raise ending.error
+        return {**ending.status, "state": "COMPLETED"}
 
 
 class RuntimePythonBuilder(RuntimeBuilder):
@@ -64,40 +65,42 @@ def merge_spec(
     }
 
 
-def execute(run: Any) -> lifecycle.Outcome:
-    """Walk a run of the SDK in this thread; the outcome has its status and what was raised. Never raises."""
+def execute(run: Any) -> Ending:
+    """Walk a run of the SDK in this thread; the ending has its status and what was raised. Never raises."""
     try:
-        outcome = _walk(run)
+        ending = _walk(run)
     except BaseException as exc:  # noqa: BLE001 - before the walk began; a run must not stay RUNNING for it
-        outcome = lifecycle.Outcome({"error": error_report.describe(exc)}, exc)
-    error = outcome.status.get("error")
+        ending = conclude(exc, Walk(Settings.to_end_with(os.environ), quiet=True))
+    error = ending.status.get("error")
     if error:
-        outcome.status["message"] = error_report.summary(error)
-    return outcome
+        ending.status["message"] = error_report.summary(error)
+    return ending
 
 
-def _walk(run: Any) -> lifecycle.Outcome:
+def _walk(run: Any) -> Ending:
     spec = RunSpec.from_entity(run.to_dict())
     _warn_of_differences(spec)
     with current_run(run), _environment({**spec.envs, **_secrets(spec)}):
         settings = Settings.from_env({**os.environ, **_platform_environment(spec)})
         # A module name of its own: runs of one process must not share a module.
-        outcome = lifecycle.run_job(SdkHub(run), settings, module_name=f"function_{spec.id}")
-    _add_logged(run, outcome)
-    return outcome
+        ending = lifecycle.run_job(
+            SdkHub(run), settings, module_name=f"function_{spec.id}", quiet=True
+        )
+    _add_logged(run, ending)
+    return ending
 
 
-def _add_logged(run: Any, outcome: lifecycle.Outcome) -> None:
+def _add_logged(run: Any, ending: Ending) -> None:
     """SDK 0.15 counts what a function logs by itself among its outputs; what it also returned, once."""
-    outputs = outcome.status.get("outputs") or {}
+    outputs = ending.status.get("outputs") or {}
     logged = {
         n: key for n, key in run.__dict__.get("_logged", {}).items() if key not in outputs.values()
     }
     if logged:
-        outcome.status["outputs"] = {**logged, **outputs}
+        ending.status["outputs"] = {**logged, **outputs}
 
 
-def deliver(run: Any, outcome: lifecycle.Outcome) -> None:
+def deliver(run: Any, ending: Ending) -> None:
     """Save how a run ended; while the platform cannot be reached, try again, then keep it on disk.
 
     Raises:
@@ -105,39 +108,20 @@ def deliver(run: Any, outcome: lifecycle.Outcome) -> None:
             the user's own exception is about to be raised.
     """
     try:
-        settings = Settings.from_env(os.environ)
-    except UsageFault:  # the run has failed for it, and that is what is to be delivered
-        settings = Settings()
-    give_up, pause = time.monotonic() + settings.report_timeout, 0.5
-    while True:
-        try:
-            run.save(update=True)
-            return
-        except Exception as exc:
-            unreachable = isinstance(exc, OSError)  # what requests raises without an answer
-            if not unreachable or time.monotonic() + pause > give_up:
-                fault = _keep(run, exc, settings)
-                if outcome.error is None:
-                    raise fault from exc
-                logger.error("%s", fault)  # noqa: TRY400 - the traceback of a refused request helps nobody
-                return
-            logger.warning("run %s cannot be saved, trying again in %.0f s: %s", run.id, pause, exc)
-            time.sleep(pause)
-            pause = min(pause * 2, 10)
+        delivery.deliver(lambda: _save(run), run.id, run.to_json, Settings.to_end_with(os.environ))
+    except PlatformFault as fault:
+        if ending.error is None:
+            raise
+        logger.error("%s", fault)  # noqa: TRY400 - the traceback of a refused request helps nobody
 
 
-def _keep(run: Any, why: Exception, settings: Settings) -> PlatformFault:
-    place = settings.workspace / f"report-{run.id}.json"
+def _save(run: Any) -> None:
     try:
-        place.write_text(run.to_json(), "utf-8")
-        kept = f"It is kept in {place}."
-    except OSError as exc:
-        kept = f"It could not be kept in {place} either: {exc.strerror}."
-    return PlatformFault(
-        "platform/report",
-        f"The end of run {run.id} ({run.status.state}) could not be saved: {why}. {kept}",
-        "PUT it to the platform when it is back.",
-    )
+        run.save(update=True)
+    except Exception as exc:
+        unreachable = isinstance(exc, OSError)  # what requests raises without an answer
+        code = "platform/unreachable" if unreachable else "platform/refused"
+        raise PlatformFault(code, f"{error_report.text_of(exc)}.", retry=unreachable) from exc
 
 
 _ENVIRON = threading.Lock()

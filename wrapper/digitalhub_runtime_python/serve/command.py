@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
 from digitalhub_runtime_python import cpus, log
+from digitalhub_runtime_python.ending import Walk, conclude
 from digitalhub_runtime_python.errors import Fault, UsageFault
 from digitalhub_runtime_python.hub import Hub
-from digitalhub_runtime_python.hub.opening import open_hub
+from digitalhub_runtime_python.hub.opening import apply_envs, open_hub
 from digitalhub_runtime_python.imports import load_msgspec, without
-from digitalhub_runtime_python.lifecycle import exit_status, workspace
+from digitalhub_runtime_python.lifecycle import workspace
 from digitalhub_runtime_python.settings import ServeSettings, Settings
 from digitalhub_runtime_python.sources import Fetched
 from digitalhub_runtime_python.spec import RunSpec
@@ -74,11 +75,17 @@ def serve_run(
     _require_fork()
     _import_engine()  # first: the process that fetches needs half of it too
     with workspace(settings) as place:
-        prepared = _in_a_process(lambda: _fetch(hub(), place / "code", settings))
+        prepared = _in_a_process(settings, lambda walk: _fetch(hub, place / "code", walk))
         if isinstance(prepared, int):
             return prepared
         run, code = prepared
-        return serve_code(run, code, hub, settings, serve, place, debug=debug)
+        apply_envs(run, settings)
+        try:
+            return serve_code(run, code, hub, settings, serve, place, debug=debug)
+        except Fault as fault:  # an address that is in use, say
+            walk = Walk(settings, run=run)
+            walk.fetched(code)
+            return _conclude(fault, walk, hub)
 
 
 def serve_code(
@@ -101,7 +108,7 @@ def serve_code(
         announce: called with the URLs of the function and of the management port once both answer.
 
     Raises:
-        UsageFault: serve/address, where a port cannot be had.
+        UsageFault: serve/address, where a port cannot be listened on.
     """
     _import_engine()
     from digitalhub_runtime_python.serve import sockets, supervisor
@@ -139,26 +146,31 @@ def _import_engine() -> None:
         importlib.import_module("digitalhub_runtime_python.serve.supervisor")
 
 
-def _fetch(hub: Hub, place: Path, settings: Settings) -> tuple[RunSpec, Fetched]:
-    """The run and its code; a failure is reported to the hub."""
-    from digitalhub_runtime_python import error_report, sources
+def _fetch(hub: Callable[[], Hub], place: Path, walk: Walk) -> tuple[RunSpec, Fetched]:
+    """The run and its code, whose revision is reported."""
+    from digitalhub_runtime_python import sources
 
-    run: RunSpec | None = None
-    try:
-        run = hub.load_run()
-        code = sources.fetch(run.source, place, settings)
-    except BaseException as exc:
-        secrets = settings.secret_values(run.secrets if run else ())
-        error = error_report.redact(error_report.describe(exc), secrets)
-        if run is not None:
-            hub.report({"error": {**error, "exit_status": exit_status(exc)}})
-        raise
-    if code.revision:
-        hub.report({"source": {"revision": code.revision}})
-    return run, code
+    opened = hub()
+    walk.report = opened.report
+    walk.run = opened.load_run()
+    code = sources.fetch(walk.run.source, place, walk.settings)
+    walk.fetched(code)
+    if walk.status:
+        opened.report(walk.status)
+    return walk.run, code
 
 
-def _in_a_process(make: Callable[[], Any]) -> Any:
+def _conclude(exc: BaseException, walk: Walk, hub: Callable[[], Hub]) -> int:
+    """End a service that has not begun; the hub is opened elsewhere, see `_in_a_process`."""
+
+    def end(_: Walk) -> int:
+        walk.report = hub().report
+        return conclude(exc, walk).exit_status
+
+    return int(_in_a_process(walk.settings, end))
+
+
+def _in_a_process(settings: Settings, make: Callable[[Walk], Any]) -> Any:
     """What `make` returns in a process of its own, or the exit status where it fails.
 
     The clients of stores and of the platform start threads and cost megabytes; the supervisor,
@@ -168,18 +180,15 @@ def _in_a_process(make: Callable[[], Any]) -> Any:
     pid = os.fork()
     if not pid:
         status = 70
+        walk = Walk(settings)
         try:
             os.close(reader)
-            data = pickle.dumps(make())
+            data = pickle.dumps(make(walk))
             with os.fdopen(writer, "wb") as pipe:
                 pipe.write(data)
             status = 0
-        except Fault as fault:
-            sys.stderr.write(f"{fault} [{fault.code}]\n")
-            status = fault.exit_status
-        except BaseException as exc:
-            logger.critical("the service cannot start", exc_info=True)
-            status = exit_status(exc)
+        except BaseException as exc:  # noqa: BLE001 - the process ends here; what was raised is reported
+            status = conclude(exc, walk).exit_status
         finally:
             with contextlib.suppress(OSError):
                 sys.stderr.flush()

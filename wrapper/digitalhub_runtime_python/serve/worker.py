@@ -24,9 +24,10 @@ import nuclio_sdk
 
 from digitalhub_runtime_python import context, error_report, lifecycle
 from digitalhub_runtime_python.arguments import Arguments
-from digitalhub_runtime_python.calls.binding import make_binder
+from digitalhub_runtime_python.calls.assembly import assemble
 from digitalhub_runtime_python.calls.event import TRIGGER
-from digitalhub_runtime_python.calls.handling import Handling, is_async
+from digitalhub_runtime_python.calls.handling import is_async
+from digitalhub_runtime_python.ending import Walk, conclude
 from digitalhub_runtime_python.hub import Hub
 from digitalhub_runtime_python.outputs import Output
 from digitalhub_runtime_python.serve import openapi
@@ -124,6 +125,15 @@ def main(
         value = function(*arguments.args, **arguments.kwargs)
         return loop.run_until_complete(_awaited(value)) if inspect.isawaitable(value) else value
 
+    def tell(status: dict[str, Any]) -> None:
+        # First the supervisor: what follows may take minutes where the platform is away.
+        error = status["error"]
+        message = {"error": error_report.summary(error), "status": error["exit_status"], "started": started}  # fmt: skip
+        control.setblocking(True)
+        with contextlib.suppress(OSError):  # a supervisor that has died waits for nothing
+            control.sendall(b"F" + json.dumps(message).encode())
+        hub.report(status)
+
     try:
         with lifecycle.prepared(
             hub,
@@ -145,9 +155,9 @@ def main(
             front_thread.join()
             _terminate(platform, loop)
     except BaseException as exc:  # noqa: BLE001 - the process ends here; what was raised is reported
-        status = lifecycle.exit_status(exc)
-        _report_failure(exc, status, service, hub, control, started)
-        return status
+        walk = Walk(service.settings, tell, service.run)
+        walk.fetched(service.code)
+        return conclude(exc, walk).exit_status
     return 0
 
 
@@ -159,14 +169,8 @@ def _assemble(
     control: socket.socket,
     loop: asyncio.AbstractEventLoop,
 ) -> tuple[Runner, Front]:
-    secrets = service.settings.secret_values(service.run.secrets)
-    handling = Handling(
-        ready.handler,
-        make_binder(ready, service.run),
-        names=[d if isinstance(d, str) else d["name"] for d in ready.outputs],
-        root=service.code.root,
-        debug=service.debug,
-        redact=lambda error: error_report.redact(error, secrets),
+    handling = assemble(
+        ready, service.run, service.settings, service.code.root, debug=service.debug
     )
     front_loop = new_loop()
     outbox = Outbox(front_loop)
@@ -211,34 +215,6 @@ def _terminate(platform: Platform, loop: asyncio.AbstractEventLoop) -> None:
     if inspect.isawaitable(value):
         loop.run_until_complete(_awaited(value))
     loop.run_until_complete(loop.shutdown_asyncgens())
-
-
-def _report_failure(
-    exc: BaseException,
-    status: int,
-    service: Service,
-    hub: _LateHub,
-    control: socket.socket,
-    started: bool,
-) -> None:
-    """Print, tell the supervisor, and write it into the run's status."""
-    settings = service.settings
-    secrets = settings.secret_values(service.run.secrets)
-    error = error_report.redact(error_report.describe(exc, service.code.root), secrets)
-    code = f" [{error['code']}]" if error.get("code") else ""
-    shown = error_report.redact({"text": error.get("traceback") or f"{exc}{code}"}, secrets)
-    text = f"{shown['text'].rstrip()}\n"
-    sys.stderr.write(text)
-    message = {"error": error_report.summary(error), "status": status, "started": started}
-    control.setblocking(True)
-    with contextlib.suppress(OSError):  # a supervisor that has died waits for nothing
-        control.sendall(b"F" + json.dumps(message).encode())
-    try:
-        hub.report({"error": {**error, "exit_status": status}})
-        if settings.termination_log is not None:
-            settings.termination_log.write_bytes(text.encode()[-4096:])
-    except Exception as problem:  # noqa: BLE001 - the first error is the one to end with
-        sys.stderr.write(f"the failure could not be reported: {problem}\n")
 
 
 def exit_process(status: int) -> None:

@@ -110,6 +110,7 @@ class _PassingError(Exception):
 
     def __init__(self, status: int) -> None:
         super().__init__(f"status {status} {_phrase(status)}")
+        self.status = status
 
 
 def _attempt(
@@ -189,7 +190,7 @@ def _refused(address: Address, status: int) -> SourceFault:
     else:
         code, what = "source/unavailable", f"answers {status} {_phrase(status)}".rstrip()
         hint = "Check the address, or try again later."
-    return SourceFault(code, f"{address.shown} {what}.", hint)
+    return SourceFault(code, f"{address.shown} {what}.", hint, http_status=status)
 
 
 def _may_pass(exc: Exception) -> bool:
@@ -226,7 +227,13 @@ def _fault(address: Address, exc: Exception) -> SourceFault:
         )
     if isinstance(cause, _PassingError):
         hint = "The server is in trouble or busy: try again later."
-        return SourceFault("source/unavailable", f"{address.shown} cannot be had: {reason}.", hint)
+        return SourceFault(
+            "source/unavailable",
+            f"{address.shown} cannot be read: {reason}.",
+            hint,
+            retry=True,
+            http_status=cause.status,
+        )
     if isinstance(cause, (ResponseError, LocationValueError)):
         return SourceFault(
             "source/unavailable",
@@ -237,6 +244,7 @@ def _fault(address: Address, exc: Exception) -> SourceFault:
         "source/unreachable",
         f"{address.shown} cannot be reached: {reason}.",
         "Check host, port and network; behind a proxy set HTTPS_PROXY.",
+        retry=True,
     )
 
 
