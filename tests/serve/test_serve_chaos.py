@@ -439,3 +439,33 @@ def test_a_service_that_ends_in_the_middle_of_it_cuts_no_answer(
     assert not storm.wrong, "\n".join(storm.wrong[:10])
     assert service.process.wait(80) == 0, service.log[-3000:]
     assert_no_complaint(service)
+
+
+def test_a_pipeline_whose_answers_nobody_reads_is_not_answered_on(serve: Serve) -> None:
+    code = """
+calls = 0
+
+def handler(event):
+    global calls
+    if event.path == "/calls":
+        return str(calls)
+    calls += 1
+    return "x" * 4_000_000
+"""
+    service = serve(code, "handler", env={"DHPY_STALL_TIMEOUT": "30"})
+    before = service.metric("dhpy_worker_resident_bytes")
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(PATIENCE)
+        client.connect(service.address)
+        client.sendall(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n" * 50)
+        wait_until(lambda: requests.get(f"{service.url}/calls", timeout=30).text != "0")
+        for _ in range(20):  # each of which would have let the others in before it
+            asked = requests.get(f"{service.url}/calls", timeout=30).text
+        assert int(asked) <= 3
+        assert service.metric("dhpy_worker_resident_bytes") < before + 50 * 1024 * 1024
+        # Whoever reads in the end gets all of them.
+        size = 0
+        while size < 50 * 4_000_000:
+            size += len(client.recv(1 << 20))
+    assert requests.get(f"{service.url}/calls", timeout=30).text == "50"

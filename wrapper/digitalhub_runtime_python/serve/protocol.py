@@ -118,6 +118,8 @@ class Connection(asyncio.Protocol):
         self.resumed += 1
         if self.current is not None:
             self.endpoint.writable(self.current)
+        elif self._queue and not self._advancing:
+            self._advance()
 
     # --- parsing ---
 
@@ -192,10 +194,11 @@ class Connection(asyncio.Protocol):
             return
         self.complete = self.received
         self.reading = exchange
-        if self.current is None:
+        if self.current is None and not self.write_paused:
             self.current = exchange
             self.endpoint.begin(exchange)
         else:
+            # A client that lets its answers lie gets no more of them: they would pile up here.
             self._queue.append(exchange)
             self.pause_reading()
 
@@ -293,7 +296,7 @@ class Connection(asyncio.Protocol):
         # A loop, and no call from `go_on`: where answers are made at once that would be as deep
         # as the pipeline is long.
         self._advancing = True
-        while self._queue and self.current is None and not self.lost:
+        while self._queue and self.current is None and not self.lost and not self.write_paused:
             exchange = self.current = self._queue.popleft()
             self.endpoint.begin(exchange)
             if (
@@ -350,18 +353,18 @@ class Connection(asyncio.Protocol):
         if self.hung_up:
             return
         self.hung_up = self._broken = True
-        current = self.current
-        if current is None:
+        current, reading = self.current, self.reading
+        if reading is not None and reading is current:
+            self.refuse(reading, status, detail)
+            return
+        if reading is not None:  # it would wait for its turn, and then for the rest of its body
+            self._queue.pop()
+        last = self._queue[-1] if self._queue else current
+        if last is None:
             self._say(status, detail)
-        elif current is self.reading:
-            self.refuse(current, status, detail)
         else:
             self.shared.count(status, 0.0)
-            if (
-                self.reading is not None
-            ):  # it would wait for its turn, and then for the rest of its body
-                self._queue.pop()
-            (self._queue[-1] if self._queue else current).keep_alive = False
+            last.keep_alive = False
 
     def _refuse_head(self) -> None:
         limit = self.shared.limits.header_limit
