@@ -26,15 +26,20 @@ CASES = sorted(p.name for p in (TESTS / "cases").glob("serve_*") if (p / "servic
 _NO_STREAMS = "1.14 knows no streams: it gets the whole"
 _FILES = "the processor sends the file itself"
 _FORMS = "the processor parses forms before the worker sees them"
+_EVENTS = "the processor takes events apart itself, and keeps an earlier event's data for a malformed one"
+_LIMIT = "the processor limits bodies, and what they unpack to has 64 MiB"
 DIFFERENCES: dict[str, dict[tuple[str, str], str]] = {
     "driver": {
         ("serve_streams", "text"): _NO_STREAMS,
+        ("serve_bodies", "gzip of more than the limit"): _LIMIT,
         ("serve_responses", "a file"): _FILES,
         ("serve_responses", "the file was removed"): _FILES,
         ("serve_responses", "a file that is not there"): _FILES,
     },
     "processor": {
         ("serve_streams", "text"): _NO_STREAMS,
+        ("serve_bodies", "gzip of more than the limit"): _LIMIT,
+        ("serve_bodies", "a CloudEvent that is none"): _EVENTS,
         ("serve_responses", "a file"): _FILES,
         ("serve_forms", "a form that ends early"): _FORMS,
         ("serve_forms", "a form that is something else"): _FORMS,

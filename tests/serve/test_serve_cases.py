@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,11 +158,14 @@ def with_curl(url: str, request: dict[str, Any]) -> Answer:
             command += ["-H", "content-type;"]
     for name, value in request.get("fields", {}).items():
         command += ["--form-string", f"{name}={value}"]
-    for name, (filename, content, kind) in _files(request).items():
-        command += ["-F", f"{name}=@-;filename={filename};type={kind}"]
-        body = content
     command.append(url + request.get("path", "/"))
-    output = subprocess.run(command, input=body, capture_output=True, timeout=40, check=True).stdout
+    with tempfile.TemporaryDirectory() as place:
+        for name, (filename, content, kind) in _files(request).items():
+            file = Path(place, name)
+            file.write_bytes(content)
+            command += ["-F", f"{name}=@{file};filename={filename};type={kind}"]
+        done = subprocess.run(command, input=body, capture_output=True, timeout=40, check=True)
+    output = done.stdout
     head, _, content = output.partition(b"\r\n\r\n")
     while head.startswith(b"HTTP/1.1 100"):
         head, _, content = content.partition(b"\r\n\r\n")

@@ -36,6 +36,10 @@ class Resolved(dict):  # type: ignore[type-arg]
     """A source whose values are passed as they are: what the run's inputs were resolved to."""
 
 
+class Texts(dict):  # type: ignore[type-arg]
+    """A source whose values are text, of a form or a query: converted leniently, and text where no hint says more."""
+
+
 @dataclass(frozen=True)
 class Signature:
     """A function's parameters, read once."""
@@ -120,11 +124,13 @@ def check(
     """The values that the sources give, converted; the injected ones left out. As `compose`."""
     given: dict[str, Any] = {}
     resolved: set[str] = set()
+    texts: set[str] = set()
     for source in sources:
         given.update(source)
-        resolved -= source.keys()
-        if isinstance(source, Resolved):
-            resolved |= source.keys()
+        for names, kind in ((resolved, Resolved), (texts, Texts)):
+            names.difference_update(source)
+            if isinstance(source, kind):
+                names.update(source)
     values: dict[str, Any] = {}
     problems: list[str] = []
     for name, value in given.items():
@@ -140,7 +146,12 @@ def check(
                 values[name] = None  # `n: int = None`: what its author means by it
                 continue
             try:
-                values[name] = convert(value, signature.hints.get(name, Any), lax=lax)
+                hint = signature.hints.get(name, Any)
+                as_text = name in texts
+                if as_text and hint in (Any, object):
+                    values[name] = value
+                else:
+                    values[name] = convert(value, hint, lax=lax or as_text)
             except ValueError as exc:
                 problems.append(f"{name!r} {exc}")
     problems += [
@@ -180,7 +191,7 @@ def _shown(parameter: inspect.Parameter, hint: Any) -> str:
 
 def input_form(hint: Any) -> str:
     """How a handler wants an input with this hint: `entity`, `frame`, `polars` or `path`."""
-    for part in _parts(hint):
+    for part in parts_of(hint):
         if isinstance(part, type):
             name = f"{part.__module__.partition('.')[0]}.{part.__name__}"
             if name in _INPUT_FORMS:
@@ -188,11 +199,11 @@ def input_form(hint: Any) -> str:
     return "entity"
 
 
-def _parts(hint: Any) -> Iterator[Any]:
+def parts_of(hint: Any) -> Iterator[Any]:
     """A hint and what it is made of, outermost first: `Optional[List[Path]]` is about paths."""
     yield hint
     for part in typing.get_args(hint):
-        yield from _parts(part)
+        yield from parts_of(part)
 
 
 _INPUT_FORMS = {

@@ -192,16 +192,45 @@ class ServeSettings:
         for name, (variable, low, high) in _SERVE_NUMBERS.items():
             if (number := _number(environ, variable, low, high)) is not None:
                 given[name] = number
+        host, port = _of_other_hosts(environ)
+        if port is not None:
+            given.setdefault("port", port)
         for name, variable in _SERVE_SECONDS.items():
             if (seconds := _seconds(environ, variable)) is not None:
                 given[name] = seconds
-        if host := environ.get("DHPY_HOST", "").strip():
+        if host := environ.get("DHPY_HOST", "").strip() or host:
             given["host"] = host
         if file := environ.get("DHPY_READY_FILE", "").strip():
             given["ready_file"] = Path(file)
         pairs = environ.get("DHPY_FUNCTION_ADDRESSES", "").split(",")
         given["addresses"] = dict(p.strip().split("=", 1) for p in pairs if "=" in p)
         return cls(**given)
+
+
+def _of_other_hosts(environ: Mapping[str, str]) -> tuple[str, int | None]:
+    """Address and port as platforms set them: Cloud Run and Heroku PORT, others HOST, or LISTEN_ADDRESS for both."""
+    text = environ.get("LISTEN_ADDRESS", "").strip()
+    address, separator, number = text.rpartition(":")
+    if text and (not separator or "]" in number or not number):  # an address alone: 0.0.0.0, [::1]
+        address, number = text.rstrip(":"), ""
+    port = _number(environ, "PORT", 0, 65535)
+    if number and port is None:
+        port = _number({"LISTEN_ADDRESS": number}, "LISTEN_ADDRESS", 0, 65535)
+    # Shells export HOST as the machine's name; only what can be listened on counts.
+    host = environ.get("HOST", "").strip()
+    return (host if _is_address(host) else "") or address.strip("[]"), port
+
+
+def _is_address(text: str) -> bool:
+    import ipaddress  # few set HOST
+
+    if text == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(text.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 _SERVE_NUMBERS = {

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from digitalhub_runtime_python import error_report
-from digitalhub_runtime_python.calls.binding import make_binder
+from digitalhub_runtime_python.calls.binding import BODY_LIMIT, make_binder
 from digitalhub_runtime_python.calls.handling import Handling
 
 if TYPE_CHECKING:
@@ -21,12 +21,14 @@ def assemble(
     settings: Settings,
     root: Path,
     make: type[Handling] = Handling,
+    body_limit: int = BODY_LIMIT,
     **more: Any,
 ) -> Handling:
     """What calls the function for each event.
 
     Args:
         root: the folder of the code, to name files relative to it.
+        body_limit: bytes that a body sent as gzip or deflate may have.
         make: the kind of Handling; `more` are arguments of its own.
 
     Raises:
@@ -35,7 +37,7 @@ def assemble(
     secrets = settings.secret_values(run.secrets)
     return make(
         ready.handler,
-        make_binder(ready, run),
+        make_binder(ready, run, body_limit),
         names=[d if isinstance(d, str) else str(d["name"]) for d in ready.outputs],
         root=root,
         redact=lambda error: error_report.redact(error, secrets),

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Callable
 
 from digitalhub_runtime_python import arguments
+from digitalhub_runtime_python.calls import bodies
+from digitalhub_runtime_python.calls.bodies import MalformedBody
 from digitalhub_runtime_python.calls.event import RequestEvent
 from digitalhub_runtime_python.errors import ArgumentFault
 
@@ -25,12 +27,17 @@ EVENT_NAMES = ("event", "events")
 _PLAIN = (int, str, bool, float, dict, list)
 
 
-class MalformedBody(Exception):
-    """The body is not the JSON that the function's arguments are read from."""
+__all__ = ["Bind", "MalformedBody", "make_binder"]
+
+BODY_LIMIT = 64 * 1024 * 1024
+"""Bytes that a body may have when it is unpacked, where nobody says."""
 
 
-def make_binder(ready: ReadyFunction, run: RunSpec) -> Bind:
+def make_binder(ready: ReadyFunction, run: RunSpec, body_limit: int = BODY_LIMIT) -> Bind:
     """What composes the arguments of each call.
+
+    Args:
+        body_limit: bytes that a body sent as gzip or deflate may have.
 
     Raises:
         ArgumentFault: the run's parameters or inputs do not fit the function.
@@ -41,9 +48,9 @@ def make_binder(ready: ReadyFunction, run: RunSpec) -> Bind:
     constants = {**fixed, **{n: make() for n, make in injected.items() if signature.names(n)}}
     open_names = [n for n in signature.parameters if n not in injected and n not in EVENT_NAMES]
     if not open_names and not signature.takes_any:
-        return _without_body(constants, event_names)
+        return _without_body(constants, event_names, body_limit)
     lenient = bool(event_names) or signature.names("context")
-    return _with_body(signature, fixed, constants, injected, event_names, lenient)
+    return _with_body(signature, fixed, constants, injected, event_names, lenient, body_limit)
 
 
 def _settled(
@@ -74,8 +81,10 @@ def _settled(
     return fixed, injected
 
 
-def _without_body(constants: dict[str, Any], event_names: list[str]) -> Bind:
+def _without_body(constants: dict[str, Any], event_names: list[str], body_limit: int) -> Bind:
     def bind(event: RequestEvent) -> arguments.Arguments:
+        if event_names:
+            bodies.prepare(event, body_limit)
         return arguments.Arguments((), {**constants, **dict.fromkeys(event_names, event)})
 
     return bind
@@ -88,6 +97,7 @@ def _with_body(
     injected: Mapping[str, Callable[[], Any]],
     event_names: list[str],
     lenient: bool,
+    body_limit: int,
 ) -> Bind:
     reserved = {*injected, *event_names}
     accepts = {n: signature.hints.get(n, Any) for n in signature.parameters if n not in reserved}
@@ -100,8 +110,13 @@ def _with_body(
     ]
 
     def bind(event: RequestEvent) -> arguments.Arguments:
-        fields = _fields(event, strict=not event_names)
-        if simple:
+        bodies.prepare(event, body_limit)
+        try:
+            given = bodies.given(event, accepts, strict=not event_names)
+        except bodies.NoObject as exc:
+            raise _no_object(signature, fixed, reserved, str(exc)) from None
+        texts, files, fields = given
+        if simple and not texts and not files:
             values = constants.copy()
             for name in event_names:
                 values[name] = event
@@ -114,17 +129,16 @@ def _with_body(
             else:
                 if all(name in values for name in required):
                     return arguments.Arguments((), values)
-        given = {n: v for n, v in fields.items() if n not in reserved}
         try:
             return arguments.compose(
                 signature,
                 fixed,
-                given,
+                *(_without(part, reserved) for part in given),
                 injected={**injected, **dict.fromkeys(event_names, lambda: event)},
                 ignore_unknown=lenient,
             )
         except ArgumentFault as fault:
-            raise _explained(fault, event, fields) from None
+            raise _explained(fault, fields or texts or files) from None
 
     return bind
 
@@ -132,31 +146,31 @@ def _with_body(
 _NOT_NAMED = object()
 
 
-def _fields(event: RequestEvent, strict: bool) -> dict[str, Any]:
-    """The fields of a JSON object body; none for any other body.
-
-    Args:
-        strict: refuse what should be JSON and is not; the function has no event to see it in.
-    """
-    body: Any = None
-    if event.is_json():
-        body = event.body  # the bytes, where they are no JSON
-    elif event._raw[:1] == b"{":
-        body = event._raw  # `curl -d '{…}'` calls everything a form
-    if isinstance(body, bytes) and body:
-        try:
-            body = event.json_body()
-        except (ValueError, RecursionError) as exc:
-            if strict:
-                raise MalformedBody(f"The body is not JSON: {exc}.") from None
-    return body if type(body) is dict else {}
+def _without(given: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    kind: type[dict[str, Any]] = type(given) if isinstance(given, dict) else dict
+    return kind({n: v for n, v in given.items() if n not in names})
 
 
-def _explained(
-    fault: ArgumentFault, event: RequestEvent, fields: Mapping[str, Any]
+def _no_object(
+    signature: arguments.Signature, fixed: Mapping[str, Any], reserved: set[str], kind: str
 ) -> ArgumentFault:
+    """The fault of a JSON body that has no names: what is missing besides, in one message."""
+    problem = f"The body is a JSON {kind}, and the arguments are read from an object"
+    missing = [
+        f"{n!r} is missing"
+        for n, p in signature.parameters.items()
+        if p.default is inspect.Parameter.empty and n not in fixed and n not in reserved
+    ]
+    return ArgumentFault(
+        "arguments/mismatch",
+        f"{'; '.join([problem, *missing])}.",
+        f'Send {{"name": value}}. It takes {arguments.describe(signature)}.',
+    )
+
+
+def _explained(fault: ArgumentFault, given: Mapping[str, Any]) -> ArgumentFault:
     """The fault, and where arguments come from when none came."""
-    if fields:
+    if given:
         return fault
     return ArgumentFault(
         fault.code,

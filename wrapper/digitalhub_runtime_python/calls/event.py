@@ -75,6 +75,49 @@ class RequestEvent(nuclio_sdk.Event):  # type: ignore[misc]
             self.content_type[16:17] in _AFTER_TYPE
         )
 
+    def media_type(self) -> str:
+        """The content type without its parameters, in lower case."""
+        return self.content_type.partition(";")[0].strip().lower()
+
+    def encoding(self) -> str:
+        """The content encoding of a body; empty for none."""
+        if self._raw:
+            for name, value in self._scope["headers"]:
+                if name == b"content-encoding":
+                    return str(value.decode("latin-1"))
+        return ""
+
+    def query_pairs(self) -> list[tuple[str, str]]:
+        """Name and text of each field of the query, repeated ones too."""
+        query = self._scope["query_string"]
+        if not query:
+            return []
+        return urllib.parse.parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+
+    def unpack(self, raw: bytes) -> None:
+        """Take another body: what this one was packed in is gone, and its header with it."""
+        self._raw = raw
+        self.__dict__.pop("body", None)
+        self.headers.pop("Content-Encoding", None)
+
+    def open_envelope(
+        self, envelope: dict[str, Any], data: Any, moment: datetime.datetime | None
+    ) -> None:
+        """Be the event that a structured CloudEvent describes."""
+        self.content_type = envelope.get("datacontenttype") or "application/json"
+        raw = data if isinstance(data, (bytes, str)) else json.dumps(data)
+        if data is None:
+            raw = b""
+        elif isinstance(data, str) and self.is_json():
+            raw = json.dumps(data)
+        self._raw = raw if isinstance(raw, bytes) else raw.encode("utf-8", "surrogatepass")
+        self.__dict__["body"] = self._raw if data is None else data
+        self.id, self.type, self.source = envelope["id"], envelope["type"], envelope["source"]
+        self.type_version = str(envelope.get("dataschema") or "")
+        self.version = envelope["specversion"]
+        if moment is not None:
+            self.timestamp = moment
+
     def accepts(self, media_type: str) -> bool:
         return media_type in self.headers.get("Accept", "")
 

@@ -168,7 +168,7 @@ def refused(exc: ArgumentFault | MalformedBody) -> Reply:
     """The reply to arguments that do not fit, or cannot be read."""
     if isinstance(exc, ArgumentFault):
         return replies.problem_reply(422, str(exc), code=exc.code)
-    return replies.problem_reply(400, str(exc))
+    return replies.problem_reply(exc.status, str(exc))
 
 
 def response_with(response: Any, body: Any) -> Any:

@@ -68,6 +68,23 @@ class ProcessorEvent(RequestEvent):
             return given.partition(b";")[0].strip().lower() == b"application/json"
         return super().is_json()
 
+    def media_type(self) -> str:
+        given: Any = self.content_type
+        text = given.decode("latin-1") if given.__class__ is bytes else given or ""
+        return str(text).partition(";")[0].strip().lower()
+
+    def encoding(self) -> str:
+        given = self._headers
+        if not given or not self._raw or _is_raw(given):
+            return ""
+        return str(given.get("Content-Encoding") or "")
+
+    def query_pairs(self) -> list[tuple[str, str]]:
+        given = self.fields
+        if not given or _is_raw(given):
+            return []
+        return [(str(name), str(value)) for name, value in given.items()]
+
     def accepts(self, media_type: str) -> bool:
         return not _is_raw(self._headers or {}) and super().accepts(media_type)
 

@@ -170,7 +170,12 @@ def _assemble(
     loop: asyncio.AbstractEventLoop,
 ) -> tuple[Runner, Front]:
     handling = assemble(
-        ready, service.run, service.settings, service.code.root, debug=service.debug
+        ready,
+        service.run,
+        service.settings,
+        service.code.root,
+        body_limit=service.serve.body_limit,
+        debug=service.debug,
     )
     front_loop = new_loop()
     outbox = Outbox(front_loop)
