@@ -26,7 +26,9 @@ CASES = sorted(p.name for p in (TESTS / "cases").glob("serve_*") if (p / "servic
 _NO_STREAMS = "1.14 knows no streams: it gets the whole"
 _FILES = "the processor sends the file itself"
 _FORMS = "the processor parses forms before the worker sees them"
-_EVENTS = "the processor takes events apart itself, and keeps an earlier event's data for a malformed one"
+_EVENTS = (
+    "the processor takes events apart itself, and keeps an earlier event's data for a malformed one"
+)
 _LIMIT = "the processor limits bodies, and what they unpack to has 64 MiB"
 DIFFERENCES: dict[str, dict[tuple[str, str], str]] = {
     "driver": {

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
@@ -55,10 +55,39 @@ class Case:
         spec = {k: v for k, v in self.spec.items() if k not in own}
         return {"function": "python://proj/fn:1", "source": source, **spec}
 
+    def inputs(self, stored: Callable[[str, str], str]) -> dict[str, Any]:
+        """The run's inputs; `stored` gives the key of a file of the folder."""
+
+        def one(name: str, value: Any) -> Any:
+            if isinstance(value, list):
+                return [one(name, item) for item in value]
+            if isinstance(value, dict):
+                return {key: one(name, item) for key, item in value.items()}
+            return stored(name, value)
+
+        return {name: one(name, value) for name, value in self.spec.get("inputs", {}).items()}
+
+    def check_untouched(self, code: Path) -> None:
+        """Whatever the function did to its inputs, the user's files are as they were."""
+        for name in set(_leaves(self.spec.get("inputs", {}))):
+            for file in [
+                p for p in [self.folder / name, *(self.folder / name).rglob("*")] if p.is_file()
+            ]:
+                own = code / file.relative_to(self.folder)
+                assert own.read_bytes() == file.read_bytes(), own
+
     def copy(self, folder: Path) -> Path:
         target = folder / "code"
         shutil.copytree(self.folder, target, ignore=shutil.ignore_patterns("*.json", "__pycache__"))
         return target
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value:
+        if not isinstance(value, str):
+            yield from _leaves(item)
 
 
 def cases() -> Iterator[Case]:

@@ -54,7 +54,7 @@ def test_a_case_gives_what_it_says_in_this_process(
     code = case.copy(tmp_path)
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
-    inputs = {name: str(code / file) for name, file in case.spec.get("inputs", {}).items()}
+    inputs = case.inputs(lambda name, file: str(code / file))
     before = list(sys.path), set(sys.modules)
     outcome = walk(tmp_path, inputs=inputs, **case.run_spec(code), handler=case.spec["handler"])
     assert sys.path == before[0]
@@ -64,6 +64,7 @@ def test_a_case_gives_what_it_says_in_this_process(
     assert not left, "modules of the run are still there"
     stored = {name: Path(path) for name, path in outcome.status.get("outputs", {}).items()}
     log = caplog.text + str(outcome.status.get("error", {}).get("traceback"))
+    case.check_untouched(code)
     compare(case, Found(outcome.exit_status, outcome.status, log, {"RUN_ID": "run1"}, stored, {}))
 
 
@@ -71,10 +72,11 @@ def test_a_case_gives_what_it_says_in_this_process(
 def test_a_case_gives_what_it_says_in_a_process_of_its_own(case: Case, tmp_path: Path) -> None:
     case.skip_what_is_absent()
     code = case.copy(tmp_path)
-    inputs = {name: str(code / file) for name, file in case.spec.get("inputs", {}).items()}
+    inputs = case.inputs(lambda name, file: str(code / file))
     done = run_process(tmp_path / "job", entity_of(case, code, inputs=inputs))
     stored = {name: Path(path) for name, path in done.status.get("outputs", {}).items()}
     log = done.stderr + done.stdout
+    case.check_untouched(code)
     compare(case, Found(done.exit_status, done.status, log, {"RUN_ID": "run1"}, stored, {}))
 
 
@@ -84,10 +86,7 @@ def test_a_case_gives_what_it_says_on_the_control_plane(
 ) -> None:
     case.skip_what_is_absent()
     code = case.copy(tmp_path)
-    inputs = {
-        name: _log_input(control_plane, project, name, code / file)
-        for name, file in case.spec.get("inputs", {}).items()
-    }
+    inputs = case.inputs(lambda name, file: _log_input(control_plane, project, name, code / file))
     run = _create_run(control_plane, project, case.run_spec(code), inputs)
     environ = {
         **control_plane.environ,
@@ -112,11 +111,12 @@ def test_a_case_gives_what_it_says_on_the_control_plane(
     }
     settings = Settings.from_env(environ)
     stored = {
-        name: files.load(entity["spec"]["path"], "path", settings)
+        name: files.load(entity["spec"]["path"], "path", settings, tmp_path / "stored" / name)
         for name, entity in entities.items()
     }
     replaced = {"RUN_ID": run["id"], "PROJECT": project}
     log = done.stderr + done.stdout
+    case.check_untouched(code)
     compare(case, Found(done.returncode, status, log, replaced, stored, entities))
 
 

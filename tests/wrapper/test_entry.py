@@ -87,7 +87,7 @@ def test_help_and_version_go_to_standard_output(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "environ, said",
     [
-        ({"DHPY_RUN_FILE": "absent.json"}, "The run file absent.json cannot be read"),
+        ({"DHPY_RUN_FILE": "absent.json"}, "absent.json cannot be read"),
         ({"DHPY_RUN_FILE": "text.json"}, "is not JSON"),
         ({"DHPY_RUN_FILE": "list.json"}, "The run must be a JSON object; it is list."),
         ({"DHPY_RUN_FILE": "serve.json"}, "only a job is executed like this"),

@@ -84,7 +84,9 @@ def core(tmp_path: Path, request: pytest.FixtureRequest, run: dict[str, Any]) ->
         CoreHub(settings),
         settings,
         put=put,
-        content=lambda key: files.load(entity(key)["spec"]["path"], "path", settings),
+        content=lambda key: files.load(
+            entity(key)["spec"]["path"], "path", settings, tmp_path / uuid.uuid4().hex
+        ),
         entity=entity,
         status=lambda: plane.ask("GET", f"/-/{project}/runs/{stored['id']}")["status"],
     )
@@ -179,7 +181,7 @@ def test_the_run_is_what_was_stored(stage: Stage) -> None:
 
 def test_an_input_file_becomes_a_path(stage: Stage, tmp_path: Path) -> None:
     key = stage.put("artifact", "artifact", file(tmp_path / "in", text="grüße"))
-    path = stage.hub.resolve_input(key, "path")
+    path = stage.hub.resolve_input(key, "path", tmp_path / "run")
     assert isinstance(path, Path)
     assert path.name == "data.txt"
     assert path.read_text("utf-8") == "grüße"
@@ -189,7 +191,7 @@ def test_an_input_folder_becomes_a_path(stage: Stage, tmp_path: Path) -> None:
     file(tmp_path / "in", "one.txt", "1")
     file(tmp_path / "in" / "deeper", "two.txt", "2")
     key = stage.put("artifact", "artifact", tmp_path / "in")
-    path = stage.hub.resolve_input(key, "path")
+    path = stage.hub.resolve_input(key, "path", tmp_path / "run")
     found = {p.relative_to(path).as_posix(): p.read_text() for p in path.rglob("*.txt")}
     assert found == {"one.txt": "1", "deeper/two.txt": "2"}
 
@@ -203,7 +205,9 @@ def test_an_input_table_becomes_a_frame(stage: Stage, tmp_path: Path, form: str)
         path = tmp_path / "in" / name
         options = {} if name.endswith("parquet") else {"index": False}
         getattr(pandas.DataFrame({"a": [1, 2], "b": ["x", "y"]}), write)(path, **options)
-        frame = stage.hub.resolve_input(stage.put("dataitem", "table", path), form)
+        frame = stage.hub.resolve_input(
+            stage.put("dataitem", "table", path), form, tmp_path / "run" / name
+        )
         assert type(frame).__module__.partition(".")[0] == ("pandas" if form == "frame" else form)
         assert list(frame["a"]) == [1, 2]
         assert list(frame["b"]) == ["x", "y"]
@@ -213,7 +217,7 @@ def test_an_input_that_is_not_there_is_named(stage: Stage) -> None:
     missing = "store://proj/artifact/artifact/none:00000000000000000000000000000000"
     for form in ("path", "frame"):
         with pytest.raises(Fault) as caught:
-            stage.hub.resolve_input(missing, form)
+            stage.hub.resolve_input(missing, form, Path("never"))
         assert isinstance(caught.value, (ArgumentFault, PlatformFault))
         assert "none" in caught.value.message
 
@@ -223,7 +227,7 @@ def test_an_input_that_is_no_key_is_a_fault(stage: Stage, key: str) -> None:
     if stage.name == "offline" and key in ("", "../.."):
         pytest.skip("a path like any other")
     with pytest.raises(ArgumentFault) as caught:
-        stage.hub.resolve_input(key, "path")
+        stage.hub.resolve_input(key, "path", Path("never"))
     assert caught.value.code == "arguments/input"
     assert repr(key) in caught.value.message
 
@@ -418,7 +422,7 @@ def test_core_an_input_is_found_by_its_name_alone(
     stage = core(tmp_path, request, RUN)
     stage.put("artifact", "artifact", file(tmp_path / "in", text="first"))
     key = stage.put("artifact", "artifact", file(tmp_path / "in", text="latest"))
-    path = stage.hub.resolve_input(key.rpartition(":")[0], "path")
+    path = stage.hub.resolve_input(key.rpartition(":")[0], "path", tmp_path / "run")
     assert path.read_text() == "latest"
 
 
@@ -435,7 +439,7 @@ def test_core_an_entity_without_a_path_or_content_is_named(
         created = control_plane.ask("POST", f"/-/{project}/artifacts", entity)
         with pytest.raises(ArgumentFault) as caught:
             stage.hub.resolve_input(
-                f"store://{project}/artifact/artifact/bare:{created['id']}", "path"
+                f"store://{project}/artifact/artifact/bare:{created['id']}", "path", Path("never")
             )
         assert said in caught.value.message
 

@@ -36,7 +36,7 @@ def get(use: str, tmp_path: Path) -> Get:
         return (fetched.root / str(fetched.main)).read_bytes()
 
     def content(address: str, settings: Settings) -> bytes:
-        path: Path = files.load(address, "path", settings)
+        path: Path = files.load(address, "path", settings, tmp_path / "in")
         assert tmp_path in path.parents, "it is written into the workspace"
         return path.read_bytes()
 

@@ -74,7 +74,7 @@ def job(settings: Settings) -> int:
     try:
         hub = open_hub(settings)
         watchdog = _watch(hub, settings)
-        ending = run_job(hub, settings)
+        ending = run_job(hub, settings, own_process=True)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # there is nothing left to clean up
         if watchdog is not None:
             watchdog.cancel()

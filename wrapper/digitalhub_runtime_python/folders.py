@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Callable
 
 from digitalhub_runtime_python.errors import OutputFault
 
@@ -34,12 +37,19 @@ def plain(path: Path, name: str, place: Path, own: Path) -> Path:
         OutputFault: nothing is there; or it is, or holds, what cannot be stored (a link that leads
             nowhere or back, a FIFO, a socket, a device, a name that is no text); the message names it.
     """
-    shown, path = path, path.absolute()
-    if not stat.S_ISDIR(_mode(path, shown, name)):
+    shown, path, refuse = path, path.absolute(), partial(_refused, name)
+    if not os.path.lexists(path):
+        raise OutputFault(
+            "outputs/no-file",
+            f"Output {name!r} is the path {str(shown)!r}, and nothing is there.",
+            "Return the path of a file or folder that the function wrote and that is still there "
+            "when it returns: what a `with TemporaryDirectory()` made is gone by then.",
+        )
+    if not stat.S_ISDIR(_mode(path, shown, refuse)):
         return path
     files: list[tuple[Path, Path]] = []
     needs_view = False
-    for file, relative, as_is in _walk(path, name, own):
+    for file, relative, as_is in walk(path, refuse, own):
         needs_view |= not as_is
         if file is not None:
             files.append((file, relative))
@@ -58,62 +68,62 @@ def gathered(paths: Iterable[Path], name: str, place: Path, own: Path) -> Path:
             target = f"{source.stem}-{n}{source.suffix}"
         taken.add(target)
         if source.is_dir():
-            _view([(f, r) for f, r, _ in _walk(source, name, own) if f], folder / target)
+            _view(
+                [(f, r) for f, r, _ in walk(source, partial(_refused, name), own) if f],
+                folder / target,
+            )
         else:
             (folder / target).symlink_to(source)
     return folder
 
 
-def _walk(top: Path, name: str, own: Path) -> Iterator[tuple[Path | None, Path, bool]]:
-    """(file or None, its path below `top`, whether the tree may be stored as it is so far)."""
+Refuse = Callable[[Path, str], Exception]
+"""Makes the fault for a path below the folder, and why it cannot be used."""
+
+
+def walk(
+    top: Path, refuse: Refuse, own: Path | None = None
+) -> Iterator[tuple[Path | None, Path, bool]]:
+    """(file or None, its path below `top`, whether the tree may be used as it is so far); links are followed."""
     count = 0
-    above = {_identity(top)}
-    stack = [(top, Path(), above)]
+    stack = [(top, Path(), frozenset([_identity(top)]))]
     while stack:
         folder, relative, above = stack.pop()
         for entry in sorted(os.scandir(folder), key=lambda e: e.name):
             path, below = Path(entry.path), relative / entry.name
-            if path == own or (folder == own.parent and _OWN.fullmatch(entry.name)):
+            if own and (path == own or (folder == own.parent and _OWN.fullmatch(entry.name))):
                 yield None, below, False
                 continue
-            mode = _mode(path, below, name)
-            if stat.S_ISDIR(mode):
+            if stat.S_ISDIR(_mode(path, below, refuse)):
                 here = _identity(path)
                 if here in above:
-                    raise _refused(name, below, "is a link that leads back to a folder it lies in")
+                    raise refuse(below, "is a link that leads back to a folder it lies in")
                 stack.append((path, below, above | {here}))
                 if entry.is_symlink():
                     yield None, below, False
                 continue
             count += 1
             if count > FILES_LIMIT:
-                raise _refused(name, below, f"is one of more than {FILES_LIMIT} files")
+                raise refuse(below, f"is one of more than {FILES_LIMIT} files")
             yield path, below, True
 
 
-def _mode(path: Path, shown: Path, name: str) -> int:
+def _mode(path: Path, shown: Path, refuse: Refuse) -> int:
     """The mode of a regular file or a folder, behind a link if it is one."""
     try:
         str(shown).encode()
         mode = path.stat().st_mode
     except UnicodeEncodeError:
-        raise _refused(name, shown, "has a name that is no text") from None
-    except (FileNotFoundError, NotADirectoryError):
-        if path.is_symlink():
-            raise _refused(
-                name, shown, f"is a link to {str(path.readlink())!r}, where nothing is"
-            ) from None
-        raise OutputFault(
-            "outputs/no-file",
-            f"Output {name!r} is the path {str(shown)!r}, and nothing is there.",
-            "Return the path of a file or folder that the function wrote and that is still there "
-            "when it returns: what a `with TemporaryDirectory()` made is gone by then.",
-        ) from None
+        raise refuse(shown, "has a name that is no text") from None
     except OSError as exc:
-        raise _refused(name, shown, f"cannot be read: {exc.strerror or exc}") from exc
+        if path.is_symlink() and exc.errno == errno.ENOENT:
+            raise refuse(
+                shown, f"is a link to {str(path.readlink())!r}, where nothing is"
+            ) from None
+        raise refuse(shown, f"cannot be read: {exc.strerror or exc}") from exc
     kind = _KINDS.get(stat.S_IFMT(mode))
     if kind:
-        raise _refused(name, shown, f"is {kind}")
+        raise refuse(shown, f"is {kind}")
     return mode
 
 

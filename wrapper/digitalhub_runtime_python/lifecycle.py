@@ -7,6 +7,7 @@ a container, a process on a laptop, the caller's own process.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,6 +24,7 @@ from digitalhub_runtime_python import (
     loading,
     outputs,
     sources,
+    surroundings,
 )
 from digitalhub_runtime_python.ending import Ending, Walk, conclude
 from digitalhub_runtime_python.errors import ArgumentFault, Fault, UsageFault
@@ -51,6 +53,7 @@ def run_job(
     module_name: str = "",
     code: sources.Fetched | None = None,
     quiet: bool = False,
+    own_process: bool = False,
 ) -> Ending:
     """Execute one run, report what became of it, and say on standard error what failed.
 
@@ -60,6 +63,7 @@ def run_job(
         module_name: import the code under this name, where runs share a process.
         code: the code, where it lies already; None fetches it.
         quiet: say nothing; the caller raises what was raised.
+        own_process: the process is the run's alone, and its working folder becomes the code's.
     """
     walk = Walk(settings, hub.report, quiet=quiet)
     raised: BaseException | None = None
@@ -70,7 +74,9 @@ def run_job(
             walk.root = code.root if code else place / "code"
             code = code or sources.fetch(run.source, walk.root, settings)
             walk.fetched(code)
-            ready = stack.enter_context(prepared(hub, run, code, module_name))
+            ready = stack.enter_context(
+                prepared(hub, run, code, place, module_name, own_process=own_process)
+            )
             value = _call(ready, run)
             collected = outputs.collect(
                 value, ready.outputs, run, hub.store_output, place / "outputs"
@@ -79,6 +85,8 @@ def run_job(
             collected.raise_for_problems()
         except BaseException as exc:  # noqa: BLE001 - reported, and handed to the caller as it is
             raised = exc
+            if walk.root is not None and not own_process:
+                surroundings.explain(exc, walk.root)
             walk.failed(exc)
     return conclude(raised, walk)
 
@@ -88,19 +96,28 @@ def prepared(
     hub: Hub,
     run: RunSpec,
     code: sources.Fetched,
+    place: Path,
     module_name: str = "",
     make_context: Callable[..., Any] = context.make_context,
     call: Callable[..., Any] = invoke.call,
+    *,
+    own_process: bool = True,
 ) -> Iterator[ReadyFunction]:
     """Import and initialise a run's function; a job does it once, a service once per worker.
 
     Args:
         code: where the function's code lies.
+        place: a folder of the run's own, where its inputs go.
         make_context: makes the Nuclio context from the two callables for `project` and `run`.
         call: calls the init function; a service has a loop of its own for one that is async.
+        own_process: see run_job.
     """
     source = run.source
-    with isolation.importable(code.root) as aside:
+    with ExitStack() as stack:
+        aside = stack.enter_context(isolation.importable(code.root))
+        if own_process:
+            file = loading.file_of(code.root, code.main, source.handler)
+            stack.enter_context(surroundings.at_home(code.root, file))
         function = loading.load(
             code.root, code.main, source.handler, source.init_function, aside, module_name
         )
@@ -109,7 +126,7 @@ def prepared(
             # Before inputs are fetched and init runs, which may take minutes.
             given = (run.parameters, arguments.Resolved(run.inputs))
             arguments.check(signature, *given, injected=arguments.RESERVED, lax=_is_lax(run))
-        inputs = _resolve_inputs(hub, run, signature)
+        inputs = _resolve_inputs(hub, run, signature, place / "inputs" / os.urandom(4).hex())
         the_context = _once(lambda: make_context(hub.project, hub.run))
         injected: dict[str, Callable[[], Any]] = {
             "project": hub.project,
@@ -178,8 +195,14 @@ def _is_lax(run: RunSpec) -> bool:
     return bool(run.extra.get("lax_parameters"))  # `dhpy run -p`: the values are text
 
 
-def _resolve_inputs(hub: Hub, run: RunSpec, signature: arguments.Signature) -> dict[str, Any]:
-    """The run's inputs as what the signature's hints ask for; names it does not take stay keys."""
+def _resolve_inputs(
+    hub: Hub, run: RunSpec, signature: arguments.Signature, folder: Path
+) -> dict[str, Any]:
+    """The run's inputs as what the signature's hints ask for; names it does not take stay keys.
+
+    Each has a folder of its own below `folder`, also where two are the same file.
+    """
+    numbers = itertools.count()
 
     def resolve(name: str, value: Any, form: str) -> Any:
         if isinstance(value, list):
@@ -187,7 +210,7 @@ def _resolve_inputs(hub: Hub, run: RunSpec, signature: arguments.Signature) -> d
         if isinstance(value, dict):
             return {key: resolve(name, item, form) for key, item in value.items()}
         try:
-            return hub.resolve_input(value, form)
+            return hub.resolve_input(value, form, folder / str(next(numbers)))
         except ArgumentFault as fault:
             raise ArgumentFault(fault.code, f"{name!r}: {fault.message}", fault.hint) from fault
         except Fault:

@@ -55,15 +55,9 @@ def load(
         HandlerFault: handler/missing, handler/module, handler/not-found, handler/not-callable.
         Exception: whatever the user's module raises while it is imported, as it is.
     """
-    if not handler or not handler.rpartition(":")[2].strip():
-        raise HandlerFault(
-            "handler/missing",
-            "The function names no handler.",
-            "Set handler, e.g. handler='main:run'.",
-        )
+    file = file_of(root, main, handler)
+    handler, init_function = str(handler), init_function or ""
     drift.warn()
-    init_function = init_function or ""
-    file = _file_of(root, main, handler.rpartition(":")[0])
     home = _file_of(root, main, init_function.rpartition(":")[0]) if ":" in init_function else file
     with isolation.LOCK:
         isolation.come_first(root, [_import_folder(f, root) for f in (home, file)], aside)
@@ -79,6 +73,17 @@ def mark_import(exc: BaseException) -> None:
     """Note that the user's module raised this while it was imported; the exception stays the user's."""
     with contextlib.suppress(Exception):
         setattr(exc, _MARK, True)
+
+
+def file_of(root: Path, main: Path | None, handler: str | None) -> Path:
+    """The file with the handler; raises as `load`."""
+    if not handler or not handler.rpartition(":")[2].strip():
+        raise HandlerFault(
+            "handler/missing",
+            "The function names no handler.",
+            "Set handler, e.g. handler='main:run'.",
+        )
+    return _file_of(root, main, handler.rpartition(":")[0])
 
 
 def raised_by_import(exc: BaseException) -> bool:

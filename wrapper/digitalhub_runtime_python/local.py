@@ -58,7 +58,8 @@ def run(
         init_parameters=pairs(init_parameters),
         extra={"lax_parameters": True},
     )
-    ending = run_job(OfflineHub(spec, output_dir), settings, code=in_place(file))
+    hub = OfflineHub(spec, output_dir)
+    ending = run_job(hub, settings, code=in_place(file), own_process=True)
     if as_json:
         click.echo(json.dumps(ending.status, indent=2))
     else:

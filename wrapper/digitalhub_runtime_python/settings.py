@@ -104,7 +104,8 @@ class Settings:
             return environ.get(name, "").strip() or default
 
         def path(name: str) -> Path | None:
-            return Path(value) if (value := text(name)) else None
+            # Absolute: the working folder becomes that of the function's code.
+            return Path(value).absolute() if (value := text(name)) else None
 
         return cls(
             project=text("PROJECT_NAME"),

@@ -8,6 +8,7 @@ Three implementations, one suite over them (tests/wrapper/test_hubs.py):
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from digitalhub_runtime_python.outputs import Output
@@ -25,13 +26,14 @@ class Hub(Protocol):
         """
         ...
 
-    def resolve_input(self, key: str, form: str) -> Any:
-        """What an input's key stands for.
+    def resolve_input(self, key: str, form: str, folder: Path) -> Any:
+        """What an input's key stands for; never the user's own file, for a handler may write to what it gets.
 
         Args:
             key: an entity key, `store://project/dataitem/table/name:id`.
             form: `entity` (the SDK's object), `frame` (a pandas frame), `polars`, or `path` (a
                 downloaded file or folder, a pathlib.Path).
+            folder: where this input's files go, the run's own; it is made when it is needed.
 
         Raises:
             ArgumentFault: the key is no key, or nothing is stored under it.

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from digitalhub_runtime_python.error_report import first_line, text_of
@@ -63,7 +64,7 @@ class CoreHub:
         # As long as a report waits: a platform that is just being restarted must not cost the run.
         return RunSpec.from_entity(patiently(self._read, self._settings.report_timeout))
 
-    def resolve_input(self, key: str, form: str) -> Any:
+    def resolve_input(self, key: str, form: str, folder: Path) -> Any:
         project, entity_type, name, entity_id = _parse_key(key)
         try:
             if form == "entity":
@@ -83,7 +84,7 @@ class CoreHub:
             raise _no_input(key, "the entity has no path.")
         from digitalhub_runtime_python.hub import files
 
-        return files.load(path, form, self._settings)
+        return files.load(path, form, self._settings, folder)
 
     def store_output(self, run: RunSpec, output: Output) -> str:
         if not self._settings.files_store:

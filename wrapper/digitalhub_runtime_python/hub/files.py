@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import atexit
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from digitalhub_runtime_python import copies
 from digitalhub_runtime_python.errors import ArgumentFault, SourceFault
-from digitalhub_runtime_python.frames import read_frame, read_polars
+from digitalhub_runtime_python.frames import read_frame
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.sources.uri import SourceUri, parse
 from digitalhub_runtime_python.transfer import Budget, member_path
@@ -55,18 +55,27 @@ def _upload_file(store: Any, key: str, file: Path, relative: str) -> dict[str, A
     }
 
 
-def load(uri: str, form: str, settings: Settings) -> Any:
-    """An entity's content as a pandas frame, a polars frame, or a local path."""
-    path = _download(uri, settings)
-    if form == "path":
-        return path
-    return read_polars(path) if form == "polars" else read_frame(path)
+def load(uri: str, form: str, settings: Settings, folder: Path) -> Any:
+    """An entity's content as a pandas frame, a polars frame, or a file or folder below `folder`."""
+    own = local_path(uri)
+    if own is not None and form != "path":
+        return read_frame(own, engine=_ENGINES[form])  # reading it leaves it as it is
+    path = copies.copy(own, folder) if own is not None else _download(uri, settings, folder)
+    return path if form == "path" else read_frame(path, engine=_ENGINES[form])
 
 
-def _download(uri: str, settings: Settings) -> Path:
-    if "://" not in uri:
-        return Path(uri)
-    folder = _input_folder(settings)
+_ENGINES = {"frame": "pandas", "polars": "polars"}
+
+
+def local_path(uri: str) -> Path | None:
+    """The file of this machine that a path or a `file://` address is; None for other addresses."""
+    if uri.startswith("file://"):
+        return Path(unquote(urlsplit(uri).path))
+    return None if "://" in uri else Path(uri)
+
+
+def _download(uri: str, settings: Settings, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         if uri.startswith(("http://", "https://")):
             return _download_web(uri, folder, settings)
@@ -79,15 +88,6 @@ def _download(uri: str, settings: Settings) -> Path:
             retry=fault.retry,
             http_status=fault.http_status,
         ) from fault
-
-
-def _input_folder(settings: Settings) -> Path:
-    """A folder for one input; not in the run's own, since what was returned may still be read from it."""
-    import tempfile
-
-    folder = Path(tempfile.mkdtemp(prefix="dhpy-input-", dir=settings.workspace))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
 
 
 def _budget(shown: str, folder: Path) -> Budget:

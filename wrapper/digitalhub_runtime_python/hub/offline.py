@@ -7,11 +7,16 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from digitalhub_runtime_python import copies
 from digitalhub_runtime_python.errors import ArgumentFault, PlatformFault, UsageFault
-from digitalhub_runtime_python.frames import read_frame, read_polars
+from digitalhub_runtime_python.frames import read_frame
+from digitalhub_runtime_python.hub import files
+from digitalhub_runtime_python.hub.files import local_path
 from digitalhub_runtime_python.outputs import Output
+from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.spec import RunSpec
 
 
@@ -29,7 +34,10 @@ class OfflineHub:
     ) -> None:
         self._run = run
         self._stored = {status_file.name} if status_file is not None else set()
+        # A run's working folder is its code's, and these belong to whoever started it.
+        self._started_in = Path.cwd()
         self.folder = folder
+        self._place = folder.absolute() if folder is not None else None
         self.status_file = status_file
         self.status: dict[str, Any] = {}
 
@@ -52,43 +60,43 @@ class OfflineHub:
             ) from exc
         return RunSpec.from_entity(entity)
 
-    def resolve_input(self, key: str, form: str) -> Any:
-        """A local path in place of an entity's key: a LocalFile, a path, or the frame that is in that file."""
-        path = Path(str(key))
-        if not isinstance(key, str) or "\0" in key or not path.exists():
+    def resolve_input(self, key: str, form: str, folder: Path) -> Any:
+        """A local path in place of an entity's key: a LocalFile, a copy, or the frame that is in that file."""
+        path = local_path(key) if isinstance(key, str) and "\0" not in key else None
+        path = self._started_in / path.expanduser() if path is not None else None
+        if path is None or not path.exists():
             raise ArgumentFault(
                 "arguments/input",
                 f"The input {key!r} is no file or folder, and this run has no platform to ask.",
                 "Without a platform, inputs are local paths.",
             )
-        if form == "frame":
-            return read_frame(path)
         if form == "entity":
-            return LocalFile(path)
-        return read_polars(path) if form == "polars" else path
+            return LocalFile(path, folder)
+        return files.load(str(path), form, Settings(), folder)
 
     def store_output(self, run: RunSpec, output: Output) -> str:
-        if self.folder is None:
+        if self.folder is None or self._place is None:
             raise PlatformFault(
                 "platform/none",
                 f"Output {output.name!r} is a file, and there is no place to store it.",
                 "Name a folder for outputs, or run it on a platform.",
             )
-        target = self.folder / self._free_name(output)
-        if target.absolute() == output.path:
-            return str(target)  # the function wrote it where it belongs
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if output.path.is_dir():
-            own = self.folder.absolute()  # it may lie in the folder that is stored
-            shutil.copytree(
-                output.path,
-                target,
-                ignore=lambda place, names: [n for n in names if Path(place, n) == own],
-                dirs_exist_ok=True,
-            )
-        else:
-            shutil.copyfile(output.path, target)
-        return str(target)
+        name = self._free_name(output)
+        target, own = self._place / name, self._place
+        if target != output.path:  # else the function wrote it where it belongs
+            own.mkdir(parents=True, exist_ok=True)
+            if output.path.is_dir():
+                shutil.copytree(
+                    output.path,
+                    target,
+                    # It may lie in the folder that is stored.
+                    ignore=lambda place, names: [n for n in names if Path(place, n) == own],
+                    copy_function=copies.copy_file,
+                    dirs_exist_ok=True,
+                )
+            else:
+                copies.copy_file(output.path, target)
+        return str(self.folder / name)
 
     def _free_name(self, output: Output) -> str:
         """The file's own name; two outputs of a run may be files of one name in two folders."""
@@ -124,31 +132,70 @@ class OfflineHub:
 class LocalFile(os.PathLike[str]):
     """A local file or folder with the methods by which a function reads an entity of the SDK.
 
-    So a function that says `data.as_df()` runs as it is where there is no platform.
+    So a function that says `data.as_df()` runs as it is where there is no platform. Whatever it
+    gives a path of is a copy in the run's folder.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, folder: Path) -> None:
+        self._original = path
+        self._folder = folder
+        self._copies = 0
         self.name = path.stem
         self.key = str(path)
+
+    @property
+    def path(self) -> Path:
+        """A copy of the file, made when it is first asked for."""
+        own = self._folder / "path" / self._original.name
+        return own if own.exists() else copies.copy(self._original, own.parent)
+
+    @property
+    def spec(self) -> Any:
+        """The entity's spec, of which there is the path."""
+        return SimpleNamespace(path=str(self.path))
 
     def __fspath__(self) -> str:
         return str(self.path)
 
     def __repr__(self) -> str:
-        return f"LocalFile({str(self.path)!r})"
+        return f"LocalFile({str(self._original)!r})"
 
-    def as_df(self, engine: str = "pandas", **_: Any) -> Any:
-        """The frame that is in the file; `engine` is `pandas` or `polars`."""
-        return read_polars(self.path) if engine == "polars" else read_frame(self.path)
+    def as_df(self, file_format: str | None = None, engine: str = "pandas", **options: Any) -> Any:
+        """The frame that is in the file; see `frames.read_frame`."""
+        return read_frame(self._original, file_format, engine or "pandas", **options)
 
     def as_file(self) -> str:
-        """The path, as text."""
-        return str(self.path)
+        """The path of a new copy, as text."""
+        return self.download()
 
-    def download(self, *_: Any, **__: Any) -> str:
-        """The path, as text: it is here already."""
-        return str(self.path)
+    def download(self, destination: str | None = None, overwrite: bool = False) -> str:
+        """Copy it to a file (where the name has an extension) or into a folder; the path, as text.
+
+        Args:
+            destination: by default a new folder of the run's own.
+
+        Raises:
+            FileExistsError: something is there, and `overwrite` is not set.
+        """
+        if destination is None:
+            self._copies += 1
+            destination = str(self._folder / str(self._copies))
+        into = Path(destination)
+        if self._original.is_dir():
+            found = copies.files_of(self._original)
+            pairs = [(file, into / relative) for file, relative in found]
+        else:
+            pairs = [(self._original, into if into.suffix else into / self._original.name)]
+        for _, target in pairs:
+            if target.exists() and not overwrite:
+                raise FileExistsError(f"Destination {target} already exists.")
+        for file, target in pairs:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists() and target.samefile(file):
+                continue  # it is where it is wanted
+            target.unlink(missing_ok=True)  # a link there leads to what is not ours
+            copies.copy_file(file, target)
+        return str(pairs[0][1] if len(pairs) == 1 else into)
 
 
 def _no_platform(name: str) -> PlatformFault:

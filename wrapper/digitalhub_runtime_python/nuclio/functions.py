@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import os
 import re
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Awaitable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
 import nuclio_sdk
@@ -76,10 +78,10 @@ def load(
     of_a_run = environ.get("PROJECT_NAME") and environ.get("RUN_ID")
     if handler == OWN_HANDLER or (handler == CORE_HANDLER and of_a_run):
         return _load_own(the_context, finish, stack, walks, environ)
-    return _load_plain(handler, the_context, finish)
+    return _load_plain(handler, the_context, finish, stack)
 
 
-def _load_plain(handler: str, the_context: Any, finish: Finish) -> Function:
+def _load_plain(handler: str, the_context: Any, finish: Finish, stack: ExitStack) -> Function:
     match = _FORM.match(handler)
     if not match:
         raise HandlerFault(
@@ -88,6 +90,7 @@ def _load_plain(handler: str, the_context: Any, finish: Finish) -> Function:
             "Set spec.handler, e.g. main:handler.",
         )
     name, attribute = match.group(1), match.group(3)
+    _go_home(name.partition(".")[0], stack)
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as exc:
@@ -124,6 +127,21 @@ def _load_plain(handler: str, the_context: Any, finish: Finish) -> Function:
     return Function(bound, takes_batches=True, wants_loop=wants_loop)
 
 
+def _go_home(package: str, stack: ExitStack) -> None:
+    """Make the folder that a top-level module lies in the working folder."""
+    from digitalhub_runtime_python import surroundings
+
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return  # the import says it
+    if spec is None or not spec.origin or not spec.has_location:
+        return
+    file = Path(spec.origin)
+    root = file.parent.parent if spec.submodule_search_locations else file.parent
+    stack.enter_context(surroundings.at_home(root, file))
+
+
 def _load_own(
     the_context: Any,
     finish: Finish,
@@ -155,6 +173,7 @@ def _load_own(
             hub,
             run,
             code,
+            place,
             make_context=adopt,
             call=lambda function, bound: finish(function(*bound.args, **bound.kwargs)),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ from digitalhub.entities._constructors.uuid import build_uuid
 from digitalhub.factory.entity import entity_factory
 from digitalhub.stores.data.api import get_store
 
+from digitalhub_runtime_python import copies
 from digitalhub_runtime_python.errors import ArgumentFault, OutputFault
 from digitalhub_runtime_python.frames import read_frame, read_polars
+from digitalhub_runtime_python.hub.files import local_path
 from digitalhub_runtime_python.outputs import Output
 from digitalhub_runtime_python.sdk import compat, session
 from digitalhub_runtime_python.spec import RunSpec
@@ -30,13 +31,13 @@ class SdkHub:
     def load_run(self) -> RunSpec:
         return RunSpec.from_entity(self._run.to_dict())
 
-    def resolve_input(self, key: str, form: str) -> Any:
+    def resolve_input(self, key: str, form: str, folder: Path) -> Any:
         entity = _read_entity(key)
         self._run.add_relationship("consumes", entity.key)
         if form == "entity":
             return entity
         try:
-            return _load(entity, form)
+            return _load(entity, form, folder)
         except Exception as exc:
             raise ArgumentFault(
                 "arguments/input",
@@ -108,12 +109,13 @@ def _read_entity(key: str) -> Any:
         ) from exc
 
 
-def _load(entity: Any, form: str) -> Any:
+def _load(entity: Any, form: str, folder: Path) -> Any:
     if form == "frame" and hasattr(entity, "as_df"):
         return entity.as_df(engine="pandas")
-    path = entity.spec.path
-    if "://" in path:
-        # Not below the run's own folder: what the handler was given may be read after it returns.
-        path = entity.download(destination=tempfile.mkdtemp(prefix="dhpy-input-"))
-    readers = {"path": Path, "frame": read_frame, "polars": read_polars}
-    return readers[form](Path(path))
+    own = local_path(entity.spec.path)
+    if form == "path":
+        if own is not None:
+            return copies.copy(own, folder)
+        return Path(entity.download(destination=str(folder)))
+    path = own or Path(entity.download(destination=str(folder)))
+    return read_frame(path) if form == "frame" else read_polars(path)

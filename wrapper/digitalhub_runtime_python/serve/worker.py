@@ -68,8 +68,8 @@ class _LateHub:
     def load_run(self) -> RunSpec:
         return self._hub().load_run()
 
-    def resolve_input(self, key: str, form: str) -> Any:
-        return self._hub().resolve_input(key, form)
+    def resolve_input(self, key: str, form: str, folder: Path) -> Any:
+        return self._hub().resolve_input(key, form, folder)
 
     def store_output(self, run: RunSpec, output: Output) -> str:
         return self._hub().store_output(run, output)
@@ -139,6 +139,7 @@ def main(
             hub,
             service.run,
             service.code,
+            service.folder,
             make_context=make_context,
             call=call,
         ) as ready:
