@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -11,8 +12,12 @@ from typing import Any
 
 from digitalhub_python_builder.references import parse
 
+FILES = re.compile(r"(oci|oci-archive|docker-archive):(.+)")
+"""A base image that is a file or a folder: `oci:/path[:name]`, `docker-archive:/path.tar`."""
 LABEL = "io.digitalhub.runtime"
 """On every image that has the runtime."""
+INIT = "io.digitalhub.init"
+"""`none` on those of them where Python is process 1."""
 
 
 def folder() -> Path:
@@ -44,13 +49,17 @@ def lock_of(python: str, flavour: str) -> str:
 
 def has_runtime(reference: str, labels: Mapping[str, str]) -> bool:
     """Whether an image is one of ours, or was made from one."""
-    name = parse(reference).repository.rpartition("/")[2]
-    return labels.get(LABEL) == "python" or name == matrix()["name"]
+    return labels.get(LABEL) == "python" or is_own(reference)
+
+
+def is_own(reference: str) -> bool:
+    """Whether a reference is the name of one of the project's base images."""
+    return not FILES.match(reference) and parse(reference).repository.rpartition("/")[2] == matrix()["name"]  # fmt: skip
 
 
 def flavour_of(reference: str, labels: Mapping[str, str]) -> str:
     """`slim` or `full`; of an image that says neither, full."""
-    tag = parse(reference).tag
+    tag = "" if FILES.match(reference) else parse(reference).tag
     return labels.get("io.digitalhub.flavour") or ("slim" if tag.endswith("-slim") else "full")
 
 

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import digitalhub_runtime_python
 from digitalhub_python_builder import bases, context, explain, wheels
+from digitalhub_python_builder.caches import cache_of
 from digitalhub_python_builder.dockerfile import render
 from digitalhub_python_builder.engines import BuildEngine, Image, Log, Request, choose
 from digitalhub_python_builder.locks import lock
 from digitalhub_python_builder.logins import settings_of
+from digitalhub_python_builder.native.packages import compiler_for
 from digitalhub_python_builder.plan import PIP_CONFIG_SECRET, Content, Plan, make_plan
 from digitalhub_python_builder.references import Reference, default_name, parse
 from digitalhub_python_builder.requirement_lines import read_lines
@@ -54,6 +56,10 @@ class Options:
     """Build here what has no wheel."""
     variables: Mapping[str, str] | None = field(default=None, repr=False)
     """What `${VAR}` in URLs of requirements may be, besides `envs`; None for all of `environ`."""
+    output: str = ""
+    """Write it there as well: `oci:FOLDER`, `oci-archive:FILE`, `docker-archive:FILE`."""
+    compression: str = "gzip"
+    """Of the layers that the native engine makes: `gzip`, which everything reads, or `zstd`."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,7 @@ def build(
     """
     environ = dict(os.environ if environ is None else environ)
     cache = cache or cache_of(environ)
+    environ["DHPY_CACHE"] = str(cache)
     say = say or log
     # What is wrong with the values alone is said before anything is looked for.
     plan = prepare(function, options, code=code, environ=environ, cache=None)
@@ -108,6 +115,10 @@ def build(
         if existing is not None:
             say(f"{target} exists: nothing has changed, nothing is built.")
             image = existing
+        elif options.output and engine.name != "native":
+            raise EnvironmentFault(
+                "build/ability", f"{engine.name} cannot write an image to a file.", "native can."
+            )
         else:
             for line in explain.explain(plan, explain.load_last(cache, wanted.name)):
                 say(line)
@@ -152,7 +163,7 @@ def prepare(
         requirements="",
     )
     context.check_size(dict(plan.code))
-    image = engine.pull(base, log) if engine is not None else Image(base, "")
+    image = engine.pull(base, log, platform=options.platform) if engine is not None else Image(base, "")  # fmt: skip
     ours = bases.has_runtime(base, image.labels)
     if engine is not None:
         _check_base(engine, image, python, ours, bool(plan.instructions))
@@ -170,10 +181,16 @@ def prepare(
                 environ=settings, variables=_variables(options, environ), log=log,
             )  # fmt: skip
     places = _places(wanted, options, environ) if wanted.lines or locked else Places()
+    native = engine is not None and engine.name == "native"
     runtime = Path(digitalhub_runtime_python.__file__).parent
+    if image.reference != base:
+        # A file's place is no part of what is made of it.
+        named = {**plan.labels, "org.opencontainers.image.base.name": image.reference}
+        plan = dataclasses.replace(plan, base_image=image.reference, labels=named)
     return dataclasses.replace(
         plan,
         has_runtime=ours,
+        has_init=image.labels.get(bases.INIT) != "none",
         base_id=image.id,
         requirements=locked,
         index_url="" if places.secret else places.index,
@@ -182,13 +199,8 @@ def prepare(
         index_secret=places.secret,
         wheels=wheels.needed(locked, cache) if cache is not None else {},
         runtime={} if ours else context.package_files(runtime),
+        bytecode="none" if native and not compiler_for(python, environ) else "",
     )
-
-
-def cache_of(environ: Mapping[str, str]) -> Path:
-    """`DHPY_CACHE`, or a folder below the user's cache."""
-    home = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or "/tmp", ".cache")  # noqa: S108
-    return Path(environ.get("DHPY_CACHE") or Path(home, "digitalhub-python"))
 
 
 def _needs(plan: Plan) -> set[str]:
@@ -260,13 +272,17 @@ def _places(wanted: Wanted, options: Options, environ: Mapping[str, str]) -> Pla
 def _existing(
     engine: BuildEngine, target: str, options: Options, environ: Mapping[str, str]
 ) -> Image | None:
+    if options.output:
+        return None
     found = engine.inspect(target)
-    if found is None or not options.push:
+    if not options.push or (found is None and engine.name != "native"):
         return found
     # Here, since its HTTP client takes long to import and most builds push nothing.
     from digitalhub_python_builder import registry
 
-    digest = registry.digest_of(target, environ)
+    digest = registry.digest_of(target, environ, plain_http=options.plain_http)
+    # What was built without a daemon is the same wherever it was built.
+    found = found or Image(target, digest)
     return dataclasses.replace(found, digest=digest) if digest else None
 
 
@@ -305,12 +321,25 @@ def _build(
             network=options.network or environ.get("DHPY_BUILD_NETWORK", ""),
             secrets=_secret_files(Path(place), plan, options.secrets, places),
             plain_http=options.plain_http,
+            plan=plan,
+            compression=options.compression,
+            push=options.push,
+            output=options.output,
         )
-        try:
-            return engine.build(request, masked)
-        except EnvironmentFault as fault:
-            # A fault ends with the engine's last words.
-            raise EnvironmentFault(fault.code, mask(fault.message), fault.hint) from None
+        settings: dict[str, str] = {}
+        with _settings(environ, options) as found:
+            if engine.name == "native":
+                settings = settings_of(asked, found, _variables(options, environ))
+                links = [
+                    settings.get("UV_FIND_LINKS", ""),
+                    str(folder / "wheels") if plan.wheels else "",
+                ]
+                settings["UV_FIND_LINKS"] = ",".join(filter(None, links))
+            try:
+                return engine.build(dataclasses.replace(request, settings=settings), masked)
+            except EnvironmentFault as fault:
+                # A fault ends with the engine's last words.
+                raise EnvironmentFault(fault.code, mask(fault.message), fault.hint) from None
 
 
 def _secret_files(

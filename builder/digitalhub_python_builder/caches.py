@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+
+
+def cache_of(environ: Mapping[str, str]) -> Path:
+    """`DHPY_CACHE`, or a folder below the user's cache."""
+    home = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or "/tmp", ".cache")  # noqa: S108
+    return Path(environ.get("DHPY_CACHE") or Path(home, "digitalhub-python"))
 
 
 def folder(path: Path, top: Path | None = None) -> Path:

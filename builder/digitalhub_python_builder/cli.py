@@ -14,8 +14,9 @@ from typing import Any, Callable, TypeVar
 import click
 
 from digitalhub_python_builder import pylock, requirement_files
-from digitalhub_python_builder.bases import matrix
-from digitalhub_python_builder.build import Options, build, cache_of, prepare
+from digitalhub_python_builder.bases import FILES, matrix
+from digitalhub_python_builder.build import Options, build, prepare
+from digitalhub_python_builder.caches import cache_of
 from digitalhub_python_builder.context import code_of
 from digitalhub_python_builder.dockerfile import render
 from digitalhub_python_builder.engines import ENGINES
@@ -97,12 +98,16 @@ def lock_(output: Path | None, **given: Any) -> None:
 @click.option("-t", "--tag", default="", metavar="NAME[:TAG]", help="Name of the image; it always gets the plan's hash as a tag.")  # fmt: skip
 @click.option("-e", "--engine", default="", help=f"One of {', '.join(ENGINES)}. Default: the first that this machine has.")  # fmt: skip
 @click.option("--push", is_flag=True, help="Push it to its registry.")
+@click.option("--output", default="", metavar="KIND:PATH", help="Write it there instead: oci:FOLDER, oci-archive:FILE or docker-archive:FILE, by the native engine.")  # fmt: skip
+@click.option("--compression", type=click.Choice(["gzip", "zstd"]), default="gzip", show_default=True, help="Of the layers that the native engine makes; old engines read gzip alone.")  # fmt: skip
+@click.option("--plain-http", is_flag=True, help="The registry speaks HTTP; on this machine that is tried by itself.")  # fmt: skip
 @click.option("--network", default="", help="The network of RUN instructions, e.g. host.")
 @click.option("--explain", is_flag=True, help="Say of each step whether and why it is rebuilt; build nothing.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Without the engine's output.")
 def build_(
-    tag: str, engine: str, push: bool, network: str, explain: bool, as_json: bool, quiet: bool, **given: Any
+    tag: str, engine: str, push: bool, output: str, compression: str, plain_http: bool, network: str,
+    explain: bool, as_json: bool, quiet: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Build the image of HANDLER of FILE.
 
@@ -113,9 +118,15 @@ def build_(
     Examples:
       dhpy build main.py:train --requirement scikit-learn --tag registry:5000/team/train --push
       dhpy build main.py:train --requirements-file uv.lock --explain
+      dhpy build main.py:train --base-image python:3.11-slim --output oci-archive:train.tar
     """
+    if output and not FILES.fullmatch(output):
+        raise UsageFault("usage/output", f"{output!r} names no place for an image.", "Write oci:FOLDER, oci-archive:FILE or docker-archive:FILE.")  # fmt: skip
     function, options, code = _read(given)
-    options = dataclasses.replace(options, tag=tag, engine=engine, push=push, network=network)
+    options = dataclasses.replace(
+        options, tag=tag, engine=engine, push=push, network=network, output=output,
+        compression=compression, plain_http=plain_http,
+    )  # fmt: skip
 
     if explain:
         _explain(function, options, code)

@@ -52,10 +52,23 @@ def render(plan: Plan) -> str:
     return "".join(f"{line}\n" for part in parts for line in part)
 
 
+def render_instructions(plan: Plan) -> str:
+    """The Dockerfile of the instructions alone, for an engine that is to run them and nothing else."""
+    parts = [
+        [f"FROM {plan.base_image}"],
+        [f"ENV {name}={_quoted(value)}" for name, value in sorted(plan.envs.items())],
+        ["USER 0"],
+        [f"COPY ca-bundle.pem {HOME}/ca-bundle.pem"] if plan.ca_bundle else [],
+        [rendered(text) for text in plan.instructions],
+    ]
+    return "".join(f"{line}\n" for part in parts for line in part)
+
+
 def entrypoint(plan: Plan) -> tuple[str, ...]:
     """What a container runs; `job` or `serve` are its arguments."""
-    # Our base images have an init process; without one Python is process 1, which it copes with.
-    return ("/usr/bin/tini", "--", *ENTRYPOINT) if plan.has_runtime else ENTRYPOINT
+    # Base images built by Docker have an init process; without one Python is process 1, which it copes with.
+    init = plan.has_runtime and plan.has_init
+    return ("/usr/bin/tini", "--", *ENTRYPOINT) if init else ENTRYPOINT
 
 
 def _labels(plan: Plan) -> list[str]:

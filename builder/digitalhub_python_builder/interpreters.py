@@ -93,6 +93,14 @@ def find_interpreter(version: str, environ: Mapping[str, str]) -> Path:
     )
 
 
+def nearest_interpreter(version: str, environ: Mapping[str, str]) -> Path:
+    """An interpreter of a version, or this one: for tools that need any to ask about another."""
+    try:
+        return find_interpreter(version, environ)
+    except EnvironmentFault:
+        return Path(sys.executable)
+
+
 def list_interpreters(environ: Mapping[str, str]) -> dict[str, Path]:
     """The CPython interpreters that can be found: `{"3.10": path}`, the newest patch of each."""
     listed = _uv(["python", "list", "--only-installed", "--output-format", "json"], environ)

@@ -23,7 +23,7 @@ from packaging.utils import canonicalize_name
 from digitalhub_python_builder import caches, logins, pylock, toml, wheels
 from digitalhub_python_builder.environments import DISTRIBUTION, FULL_PARTS, RUNTIME_PARTS
 from digitalhub_python_builder.incompatible import known_conflicts
-from digitalhub_python_builder.interpreters import find_uv, uv_environment
+from digitalhub_python_builder.interpreters import find_uv, nearest_interpreter, uv_environment
 from digitalhub_python_builder.requirements import (
     VARIABLE,
     Wanted,
@@ -282,6 +282,7 @@ def _compile(
         command = [
             find_uv(), "pip", "compile", "-", "--quiet", "--generate-hashes", "--no-header", "--no-annotate",
             "--python-version", target.python, "--python-platform", _PLATFORM_TAGS[target.platform],
+            "--python", str(nearest_interpreter(target.python, environ)),
             "--constraint", str(limits), "--output-file", str(output), "--no-python-downloads", *arguments,
         ]  # fmt: skip
         if not sdists:

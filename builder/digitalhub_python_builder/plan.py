@@ -62,8 +62,14 @@ class Plan:
     ca_bundle: bytes = b""
     runtime: Mapping[str, Content] = field(default_factory=dict, repr=False)
     """The runtime's own files, for base images that do not have it."""
+    files: Mapping[str, Content] = field(default_factory=dict, repr=False)
+    """Other files of a base image: path without its first slash -> content."""
+    has_init: bool = True
+    """The base image with the runtime has an init process."""
     code: Mapping[str, Content] = field(default_factory=dict, repr=False)
     """Relative path -> content."""
+    bytecode: str = ""
+    """`none` for an image whose packages come without bytecode, since nothing here could make it."""
     secrets: tuple[str, ...] = ()
     """Ids of the build secrets that the instructions mount."""
 
@@ -105,6 +111,8 @@ class Plan:
             *((f"instruction {i + 1}", text) for i, text in enumerate(self.instructions)),
             ("requirements", _sha256(json.dumps(pip).encode()) if self.requirements else ""),
             ("runtime", tree_digest(self.runtime) if self.runtime else ""),
+            *([("files", tree_digest(self.files))] if self.files else []),
+            *([("bytecode", self.bytecode)] if self.bytecode else []),
         ]
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from standin_layout import write_base
 
 CLI = [sys.executable, "-c", "from digitalhub_runtime_python.cli import main; main()"]
 
@@ -71,7 +72,23 @@ def test_what_is_wrong_is_one_line_with_its_code(
 
 
 def test_build_without_an_engine_says_which_were_looked_for(file: Path) -> None:
-    done = _dhpy(file, "build", f"{file}:train", PATH="/nowhere", DOCKER_HOST="unix:///nowhere")
+    nothing = {"PATH": "/nowhere", "DOCKER_HOST": "unix:///nowhere"}
+    done = _dhpy(file, "build", f"{file}:train", **nothing)
+    assert done.returncode == 15
+    assert "dhpy images build" in done.stderr
+    assert done.stderr.rstrip().endswith("[build/base-image-missing]")
+    done = _dhpy(file, "build", f"{file}:train", "--engine", "docker", **nothing)
+    assert done.stderr.rstrip().endswith("[build/engine-absent]")
+    layout = write_base(file.parents[1] / "base")
+    given = [
+        "--base-image",
+        f"oci:{layout}",
+        "--instruction",
+        "true",
+        "--python-version",
+        "PYTHON3_11",
+    ]
+    done = _dhpy(file, "build", f"{file}:train", *given, **nothing)
     assert done.returncode == 15
     assert "No Docker Engine answers" in done.stderr and "no buildah on PATH" in done.stderr
     assert done.stderr.rstrip().endswith("[build/no-engine]")

@@ -283,7 +283,7 @@ def test_logs_shows_the_error_first_then_the_log(terminal):
 def test_logs_of_a_run_that_does_not_exist_names_it(terminal):
     terminal.dhpy("up")
     assert "no run 'abc' in any project" in terminal.dhpy("logs", "abc", status=2)
-    assert "no project 'p'" in terminal.dhpy("logs", "abc", "--project", "p", status=2)
+    assert "in project 'p'" in terminal.dhpy("logs", "abc", "--project", "p", status=2)
 
 
 def test_logs_that_are_followed_come_as_they_are_written_and_once(terminal):

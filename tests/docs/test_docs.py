@@ -39,6 +39,8 @@ def test_every_dhpy_command_in_the_docs_exists_with_its_options(page: str, line:
     assert name in COMMANDS, f"{page} names `dhpy {name}`"
     command = dhpy.get_command(click.Context(dhpy), name)
     assert command is not None
+    while isinstance(command, click.Group) and len(words) > 1 and words[1] in command.commands:
+        command, words = command.commands[words[1]], words[1:]
     options = {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"-h", "--help"}
     own = words[1 : words.index("--")] if "--" in words else words[1:]
     unknown = [w for w in own if w.startswith("-") and w.partition("=")[0] not in options]

@@ -276,27 +276,32 @@ def test_a_registry_that_is_not_there_is_told(
 def test_auto_detection_says_what_it_found(docker_host: str) -> None:
     lines: list[str] = []
     with contextlib.closing(choose("", (), os.environ, lines.append)) as found:
+        assert found.name == "native"
+    assert lines[0].startswith("Building with native: no daemon")
+    running = {"without": ["native"]}
+    with contextlib.closing(choose("", (), os.environ, lines.append, **running)) as found:
         assert found.name == "docker"
-    assert lines[0].startswith("Building with docker: Docker Engine ")
-    assert choose("", {"secrets"}, os.environ, lines.append).name in ("buildkit", "buildah")
-    assert "docker cannot mount build secrets" in lines[1]
+    assert lines[1].startswith("Building with docker: Docker Engine ")
+    found = choose("", {"secrets"}, os.environ, lines.append, **running)
+    assert found.name in ("buildkit", "buildah")
+    assert "docker cannot mount build secrets" in lines[2]
 
 
 def test_no_engine_at_all_names_those_that_were_looked_for(tmp_path: Path) -> None:
     environ = {"PATH": str(tmp_path), "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
     with pytest.raises(EnvironmentFault) as caught:
-        choose("", (), environ, lambda line: None)
+        choose("", (), environ, lambda line: None, without=["native"])
     assert caught.value.code == "build/no-engine"
     for name in ("No Docker Engine answers", "no docker client", "no buildah", "no kaniko"):
         assert name in caught.value.message
-    for name in ENGINES:
+    for name in sorted(set(ENGINES) - {"native"}):
         with pytest.raises(EnvironmentFault) as caught:
             choose(name, (), environ, print)
         assert caught.value.code == "build/engine-absent"
 
 
 def test_an_unknown_engine_is_refused_with_those_that_are_known() -> None:
-    with pytest.raises(Fault, match="docker, buildkit, buildah, kaniko"):
+    with pytest.raises(Fault, match="native, docker, buildkit, buildah, kaniko"):
         load("podman", {})
 
 

@@ -22,6 +22,7 @@ COMMANDS = {
     ),
     "lock": ("digitalhub_python_builder.cli:lock_", "Lock a function's requirements."),
     "build": ("digitalhub_python_builder.cli:build_", "Build a function's image."),
+    "images": ("digitalhub_python_builder.images_cli:images", "Make and list images."),
     "manifests": (
         "digitalhub_runtime_python.nuclio.cli:manifests",
         "Print what deploys a function.",
@@ -31,18 +32,7 @@ COMMANDS = {
     "status": ("digitalhub_python_control.cli:status", "Say whether it is up, and what runs."),
     "env": ("digitalhub_python_control.cli:env", "Print the SDK's settings for it."),
     "exec": ("digitalhub_python_control.cli:exec_", "Run a command with the SDK's settings."),
-    "runs": ("digitalhub_python_control.runs_cli:runs", "List runs."),
-    "show": ("digitalhub_python_control.runs_cli:show", "Show what is known of a run."),
-    "logs": ("digitalhub_python_control.logs_cli:logs", "Print a run's error and its log."),
-    "outputs": ("digitalhub_python_control.runs_cli:outputs", "List or download what a run gave."),
-    "stop": ("digitalhub_python_control.runs_cli:stop", "Stop runs."),
-    "rm": ("digitalhub_python_control.runs_cli:rm", "Delete runs."),
-    "rerun": ("digitalhub_python_control.runs_cli:rerun", "Run again as before."),
-    "functions": ("digitalhub_python_control.runs_cli:functions", "List functions."),
-    "prune": (
-        "digitalhub_python_control.runs_cli:prune",
-        "Remove old runs and unused environments.",
-    ),
+    "logs": ("digitalhub_python_control.cli:logs", "Print a run's error and its log."),
     "doctor": ("digitalhub_python_control.cli:doctor", "Check what this machine has."),
 }
 

@@ -101,18 +101,6 @@ def pairs(items: tuple[str, ...]) -> dict[str, Any]:
     return {key: value for key, _, value in (item.partition("=") for item in items)}
 
 
-def json_pairs(items: tuple[str, ...]) -> dict[str, Any]:
-    """As `pairs`, with each value read as JSON where it is JSON, else as text."""
-    return {name: _json_or_text(text) for name, text in pairs(items).items()}
-
-
-def _json_or_text(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
 def _print_returned(status: dict[str, Any]) -> None:
     for name, value in status.get("results", {}).items():
         click.echo(f"{name} = {json.dumps(value)}")

@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable, Protocol, cast
 
+from digitalhub_python_builder.plan import Plan
 from digitalhub_runtime_python.errors import EnvironmentFault, UsageFault
 
 Log = Callable[[str], None]
 
 ENGINES = {
+    "native": "digitalhub_python_builder.engines.native:NativeEngine",
     "docker": "digitalhub_python_builder.engines.docker:DockerEngine",
     "buildkit": "digitalhub_python_builder.engines.buildkit:BuildKitEngine",
     "buildah": "digitalhub_python_builder.engines.buildah:BuildahEngine",
@@ -65,6 +67,15 @@ class Request:
     """Id -> file with the value; never part of the image."""
     plain_http: bool = False
     """The registry speaks HTTP."""
+    plan: Plan | None = None
+    """What the Dockerfile was rendered from, for an engine that needs none."""
+    settings: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """uv's settings, with the index and certificates of this build."""
+    compression: str = "gzip"
+    push: bool = False
+    """It is pushed afterwards, and need not be on this machine."""
+    output: str = ""
+    """Where to write it, for an engine that can."""
 
 
 class BuildEngine(Protocol):
@@ -86,8 +97,11 @@ class BuildEngine(Protocol):
         """The image of that name, where this engine looks for one; None when there is none."""
         ...
 
-    def pull(self, reference: str, log: Log) -> Image:
+    def pull(self, reference: str, log: Log, *, platform: str = "") -> Image:
         """Have a base image, from here or its registry.
+
+        Args:
+            platform: for which one, where the engine keeps images of several.
 
         Raises:
             EnvironmentFault: it cannot be had.
@@ -139,18 +153,21 @@ def load(name: str, environ: Mapping[str, str]) -> BuildEngine:
     return cast("BuildEngine", getattr(importlib.import_module(module), attribute)(environ))
 
 
-def choose(name: str, needs: Collection[str], environ: Mapping[str, str], log: Log) -> BuildEngine:
+def choose(
+    name: str, needs: Collection[str], environ: Mapping[str, str], log: Log, *, without: Collection[str] = ()
+) -> BuildEngine:  # fmt: skip
     """The named engine, or the first one on this machine that can do what is needed.
 
     Args:
         name: empty to look for one.
         needs: out of `ABILITIES`.
+        without: engines that are not looked for.
 
     Raises:
         EnvironmentFault: there is none; the message says which were looked for and why each is out.
     """
     looked = []
-    for one in [name] if name else ENGINES:
+    for one in [name] if name else [one for one in ENGINES if one not in without]:
         engine = load(one, environ)
         missing = sorted(set(needs) - engine.abilities)
         if missing:
@@ -176,7 +193,7 @@ def choose(name: str, needs: Collection[str], environ: Mapping[str, str], log: L
     raise EnvironmentFault(
         "build/no-engine",
         f"No build engine was found. {'; '.join(looked)}.",
-        "Install Docker or buildah, or set DOCKER_HOST.",
+        "Install Docker or buildah, or set DOCKER_HOST; an image without instructions needs none of them.",
     )
 
 
@@ -185,7 +202,7 @@ def base_fault(reference: str, why: str) -> EnvironmentFault:
     return EnvironmentFault(
         "build/base-image-missing",
         f"The image {reference} is not on this machine and cannot be pulled: {_short(why)}",
-        "Check its name and your login to its registry; `make images` makes the project's own.",
+        "Check its name and your login to its registry; `dhpy images build` makes the project's own.",
     )
 
 

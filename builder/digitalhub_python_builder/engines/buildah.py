@@ -52,7 +52,7 @@ class BuildahEngine:
             reference, f"sha256:{found['FromImageID']}", found.get("FromImageDigest", ""), config.get("Labels") or {}
         )  # fmt: skip
 
-    def pull(self, reference: str, log: Log) -> Image:
+    def pull(self, reference: str, log: Log, *, platform: str = "") -> Image:
         found = self.inspect(reference)
         if found is None:
             log(f"Pulling {reference} …")

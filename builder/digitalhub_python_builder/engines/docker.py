@@ -63,7 +63,7 @@ class DockerEngine:
         labels = (found.get("Config") or {}).get("Labels") or {}
         return Image(reference, found["Id"], digests[0] if digests else "", labels, found["Size"])
 
-    def pull(self, reference: str, log: Log) -> Image:
+    def pull(self, reference: str, log: Log, *, platform: str = "") -> Image:
         found = self.inspect(reference)
         if found is None:
             log(f"Pulling {reference} …")

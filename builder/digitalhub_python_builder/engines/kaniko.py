@@ -45,9 +45,9 @@ class KanikoEngine:
         digest = registry.digest_of(reference, self._environ)
         return Image(reference, digest, digest) if digest else None
 
-    def pull(self, reference: str, log: Log) -> Image:
+    def pull(self, reference: str, log: Log, *, platform: str = "") -> Image:
         # It pulls by itself; what the registry tells makes the plan's hash exact, and that of the other engines.
-        config, labels = registry.config_of(reference, self._environ)
+        config, labels = registry.config_of(reference, self._environ, platform)
         return Image(reference, config, labels=labels)
 
     def probe(self, reference: str) -> str:

@@ -10,7 +10,7 @@ import click
 
 from digitalhub_runtime_python import log
 from digitalhub_runtime_python.errors import UsageFault
-from digitalhub_runtime_python.local import in_place, json_pairs, pairs, split_target
+from digitalhub_runtime_python.local import in_place, pairs, split_target
 from digitalhub_runtime_python.settings import ServeSettings, Settings
 from digitalhub_runtime_python.spec import RunSpec, SourceSpec
 
@@ -142,8 +142,8 @@ def invoke(
 
 def _request(parameters: tuple[str, ...], data: str | None) -> tuple[dict[str, str], bytes | None]:
     if parameters:
-        fields = json.dumps(json_pairs(parameters))
-        return {"content-type": "application/json"}, fields.encode()
+        fields = {name: _value(text) for name, text in pairs(parameters).items()}
+        return {"content-type": "application/json"}, json.dumps(fields).encode()
     if data is None:
         return {}, None
     if data.startswith("@"):
@@ -156,6 +156,13 @@ def _request(parameters: tuple[str, ...], data: str | None) -> tuple[dict[str, s
     except ValueError:
         return {}, body
     return {"content-type": "application/json"}, body
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _print(response: Any) -> None:
