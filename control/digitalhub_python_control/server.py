@@ -104,11 +104,17 @@ def listening(settings: ControlSettings) -> Iterator[socket.socket]:
     Raises:
         PlatformFault: the address is taken, or is none of this machine.
     """
+    asked = bool(settings.environ.get("DHPY_PORT", "").strip())
     try:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
     except OSError as exc:
         taken = exc.errno == errno.EADDRINUSE
+        if taken and not asked and settings.port:
+            logger.warning("port %d is taken; another one is used", settings.port)
+            with listening(dataclasses.replace(settings, port=0)) as listener:
+                yield listener
+            return
         raise PlatformFault(
             "control/port-taken" if taken else "control/address",
             f"Cannot listen on {settings.host} port {settings.port}: {exc.strerror or exc}.",

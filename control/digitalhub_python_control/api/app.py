@@ -121,6 +121,8 @@ def _entity_routes() -> list[Route]:
     for plural in TYPES:
         if plural != "projects":
             routes += _routes_of(plural)
+    for plural in ("runs", "functions"):  # of every project, for those who look after a platform
+        routes.append(_route("GET", f"{API}/{plural}", resources.listing(plural)))
     return routes
 
 

@@ -16,7 +16,7 @@ from digitalhub.entities.task._base.status import TaskStatus
 
 from digitalhub_runtime_python.sdk import checks, compat, entities, kinds, source
 from digitalhub_runtime_python.sdk.requirements import read_requirements
-from digitalhub_runtime_python.spec import ACTIONS
+from digitalhub_runtime_python.spec import ACTIONS, python_name
 
 logger = compat.get_logger(__name__)
 
@@ -71,6 +71,8 @@ class PythonFunctionBuilder(KindBuilder, FunctionBuilder):
             UsageFault, SourceFault, HandlerFault: nothing was created.
         """
         checks.check_entity_name(name)
+        if "python_version" in parameters:
+            parameters["python_version"] = python_name(parameters["python_version"])
         spec = {k: v for k, v in parameters.items() if k not in kinds.SOURCE_PARAMETERS}
         code_parameters = {k: v for k, v in parameters.items() if k in kinds.SOURCE_PARAMETERS}
         if isinstance(spec.get("source"), Mapping):  # the stored form, as in an exported function

@@ -20,9 +20,9 @@ from digitalhub.stores.data.api import get_store
 
 from digitalhub_runtime_python import transfer
 from digitalhub_runtime_python.errors import SourceFault, UsageFault
+from digitalhub_runtime_python.handlers import check_handler_exists
 from digitalhub_runtime_python.sdk import compat
 from digitalhub_runtime_python.sdk.checks import check_handler
-from digitalhub_runtime_python.sdk.handlers import check_handler_exists
 from digitalhub_runtime_python.sources import SCHEMES, local, tree, uri
 
 logger = compat.get_logger(__name__)
