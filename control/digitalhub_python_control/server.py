@@ -16,12 +16,15 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from digitalhub_python_control.api.app import create_app
+from digitalhub_python_control.api.triggers import Scheduler
+from digitalhub_python_control.api.web import request_of
 from digitalhub_python_control.files.objects import Objects
 from digitalhub_python_control.settings import ControlSettings
 from digitalhub_python_control.store.store import Store
@@ -62,14 +65,19 @@ def serve(settings: ControlSettings) -> None:
             vault = open_vault(settings.home / "secret.key")
         store = Store(settings.database_url, vault)
         reconciler = _reconciler(store, settings)
+        scheduler: Scheduler | None = None
         try:
             with home_faults(settings.home):
                 app = create_app(settings, store, reconciler)
             _sweep(app.state.objects)
             if reconciler is not None:
                 reconciler.start()
+            scheduler = Scheduler(partial(request_of, app), settings.missed_triggers)
+            scheduler.start()
             _run(settings, app, listener)
         finally:
+            if scheduler is not None:
+                scheduler.close()
             if reconciler is not None:
                 reconciler.close()
             store.close()

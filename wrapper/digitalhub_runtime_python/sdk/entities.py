@@ -98,6 +98,37 @@ class FunctionPython(_OwnAttributes, Function):
         run.save()
         return run.wait(bool(options["log_info"])) if options["wait"] else run  # type: ignore[no-any-return]
 
+    def trigger(
+        self,
+        action: str,
+        kind: str,
+        name: str,
+        template: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Have the platform run the function by itself.
+
+        Args:
+            action: `job`, `serve` or `build`.
+            kind: `scheduler`; DigitalHub Core has `lifecycle` too.
+            name: the trigger's.
+            template: what the runs get, as `run()` takes it: `{"parameters": {…}, "inputs": {…}}`.
+            **kwargs: `schedule` (str) of a scheduler: a Quartz cron expression, seconds first, in UTC.
+
+        Raises:
+            UsageFault: the template is not what a run takes; nothing was created.
+        """
+        checks.check_action(action)
+        values = checks.check_run(action, dict(template or {}))
+        if values.pop("local_execution", False):
+            raise UsageFault(
+                "usage/local",
+                "A trigger's runs are executed by the platform.",
+                "Leave local_execution out of the template.",
+            )
+        checks.check_entity_name(name)
+        return super().trigger(action, kind, name, values, **kwargs)
+
     def _get_or_create_task(self, name: str) -> Any:
         """The function's task; the SDK's own way asks the platform twice."""
         with _TASKS:
