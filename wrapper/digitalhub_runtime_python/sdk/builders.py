@@ -71,6 +71,7 @@ class PythonFunctionBuilder(KindBuilder, FunctionBuilder):
             UsageFault, SourceFault, HandlerFault: nothing was created.
         """
         checks.check_entity_name(name)
+        parameters = source.with_function(parameters)
         if "python_version" in parameters:
             parameters["python_version"] = python_name(parameters["python_version"])
         spec = {k: v for k, v in parameters.items() if k not in kinds.SOURCE_PARAMETERS}

@@ -13,7 +13,7 @@ from digitalhub.entities.task._base.entity import Task
 from digitalhub.factory.entity import entity_factory
 
 from digitalhub_runtime_python.errors import UsageFault
-from digitalhub_runtime_python.sdk import checks, compat, session
+from digitalhub_runtime_python.sdk import checks, compat, session, views
 from digitalhub_runtime_python.states import ENDED
 
 if TYPE_CHECKING:
@@ -51,6 +51,9 @@ class _OwnAttributes:
 
 class FunctionPython(_OwnAttributes, Function):
     """A function of kind python."""
+
+    def __repr__(self) -> str:
+        return views.function_line(self)
 
     def run(self, action: str = "job", *args: Any, **kwargs: Any) -> RunPythonRun:
         """Execute the function.
@@ -210,6 +213,12 @@ class RunPythonRun(_OwnAttributes, Run):
         if isinstance(found, str) and found.startswith("store://"):
             return str(session.get_entity(found).spec.image)
         return found
+
+    def __repr__(self) -> str:
+        return views.run_line(self)
+
+    def _repr_html_(self) -> str:
+        return views.run_page(self)
 
     # --- its life --------------------------------------------------------------------------------
 
