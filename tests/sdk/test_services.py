@@ -85,10 +85,17 @@ def test_invoke_sends_what_it_is_given_and_nothing_else(script: Script) -> None:
             "params": run.invoke(method="GET", params={"q": "1"}).json(),
             "url": run.invoke(url=base + "/some/path", data=b"x").json(),
         }
-        try:
-            run.invoke(url="http://127.0.0.1:1/")
-        except Exception as exc:
-            answers["other"] = str(exc)
+        # From outside of a cluster the platform's own name is of no use; a whole URL takes its place.
+        run.status.service = {"url": "s-pythonserve-1.no-such-namespace.invalid:8080",
+                              "ports": [{"port": 8080, "nodePort": 32047}]}
+        answers["other"] = run.invoke(url=base.replace("http://", "")).json()
+        for name in ("name", "path"):
+            try:
+                run.invoke(url="/x" if name == "path" else None)
+            except Exception as exc:
+                answers[name] = f"{exc.code}: {exc}"
+        run.status.service = None
+        answers["none"] = run.invoke(url=base + "/y").json()
         show(**answers)
         run.stop()
         """)
@@ -98,7 +105,11 @@ def test_invoke_sends_what_it_is_given_and_nothing_else(script: Script) -> None:
     assert seen.files["type"].startswith("multipart/form-data")
     assert seen.params["method"] == "GET"
     assert seen.url["method"] == "POST"
-    assert "no URL of the run's service" in seen.other
+    assert seen.other["method"] == seen.none["method"] == "GET"
+    for said in (seen.name, seen.path):
+        assert said.startswith("platform/service-name: ")
+        assert "'s-pythonserve-1.no-such-namespace.invalid' does not resolve" in said
+        assert "http://NODE:32047/" in said
 
 
 def test_stopping_a_service_ends_its_processes_and_keeps_its_log(script: Script) -> None:

@@ -82,6 +82,18 @@ def test_a_platform_that_never_starts_the_run_is_not_waited_for_for_ever(
     assert platform.run["status"]["results"] == {"sum": 3}
 
 
+@pytest.mark.parametrize("state", confirming._BEFORE_START)
+def test_a_pod_does_not_stay_until_a_quiet_platform_looks_at_it(
+    platform: MoodyPlatform, tmp_path: Path, state: str
+) -> None:
+    platform.run["status"]["state"] = state
+    CoreHub(in_pod(platform, tmp_path)).report(STATUS)
+    assert platform.run["status"]["state"] == state
+    # Counted, not timed: so many looks fit into the time that it is given.
+    looks = len(platform.requests) - 2
+    assert looks <= confirming.QUIET_BEFORE_START / confirming.LOOK_EVERY + 1
+
+
 def test_a_platform_that_goes_away_after_the_report_is_no_failure(
     platform: MoodyPlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

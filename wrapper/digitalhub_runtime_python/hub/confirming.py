@@ -21,8 +21,11 @@ LOOK_EVERY = 0.2
 """Seconds between two looks at the run."""
 QUIET = 1.0
 """Seconds after which a platform that writes nothing is taken to have nothing older in hand."""
+QUIET_BEFORE_START = 2.5
+"""The same while it has not yet seen that the run started. What it still has in hand it read before the
+report, and asking the cluster takes it a second or two; what it reads from now on has the report in it."""
 PATIENCE = 12.0
-"""Seconds after which the process ends in any case; Core looks at its pods every 10."""
+"""Seconds after which the process ends in any case."""
 
 _BEFORE_START = ("CREATED", "BUILT", "READY", "PENDING")
 
@@ -35,8 +38,9 @@ def confirm(
 ) -> None:
     """Return when nothing older can be written over a report any more, as far as can be told.
 
-    That is so when the platform has written the run since, with the report in it, or has been quiet
-    for a while; and knows that the run has started, for with that it always writes once.
+    That is so when the platform has written the run since, with the report in it, and knows that the
+    run has started; or has been quiet for a while. Its next look at the pod, up to 10 s away, is not
+    waited for: the pod ends when its work does.
 
     Args:
         status: what was reported.
@@ -57,9 +61,13 @@ def confirm(
         except PlatformFault as fault:  # it has been delivered; this is only a second look
             logger.debug("the report could not be looked at: %s", fault)
             continue
+        has_written = _stamp(run) != stamp
         if (run.get("status") or {}).get("state") in _BEFORE_START:
-            continue
-        if _stamp(run) != stamp or time.monotonic() - since > QUIET:
+            if has_written:
+                stamp, since = _stamp(run), time.monotonic()
+            elif time.monotonic() - since > QUIET_BEFORE_START:
+                return
+        elif has_written or time.monotonic() - since > QUIET:
             return
 
 

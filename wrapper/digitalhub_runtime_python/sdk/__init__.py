@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from digitalhub_runtime_python.sdk.builders import make_builder
 from digitalhub_runtime_python.sdk.kinds import KINDS
+from digitalhub_runtime_python.sdk.registering import Table
 from digitalhub_runtime_python.sdk.runtime import RuntimePythonBuilder
 
-entity_builders = tuple((kind.name, make_builder(kind)) for kind in KINDS)
-runtime_builders = tuple(
-    (kind.name, RuntimePythonBuilder) for kind in KINDS if kind.entity_type == "run"
+entity_builders = Table([(kind.name, make_builder(kind)) for kind in KINDS], "entity")
+runtime_builders = Table(
+    [(kind.name, RuntimePythonBuilder) for kind in KINDS if kind.entity_type == "run"], "runtime"
 )

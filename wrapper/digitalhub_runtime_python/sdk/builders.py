@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pydantic
+from digitalhub.context.api import get_context
 from digitalhub.entities._commons.utils import map_actions
 from digitalhub.entities.function._base.builder import FunctionBuilder
 from digitalhub.entities.function._base.status import FunctionStatus
@@ -14,7 +15,8 @@ from digitalhub.entities.run._base.status import RunStatus
 from digitalhub.entities.task._base.builder import TaskBuilder
 from digitalhub.entities.task._base.status import TaskStatus
 
-from digitalhub_runtime_python.sdk import checks, compat, entities, kinds, source
+from digitalhub_runtime_python import error_report
+from digitalhub_runtime_python.sdk import checks, compat, core, entities, kinds, pods, source
 from digitalhub_runtime_python.sdk.requirements import read_requirements
 from digitalhub_runtime_python.spec import ACTIONS, python_name
 
@@ -25,7 +27,7 @@ class PythonRunStatus(RunStatus):
     """A run's status; what was not reported is None."""
 
     def __init__(self, **values: Any) -> None:
-        super().__init__(**values)
+        super().__init__(**pods.with_reason(values, error_report.summary))
         for name in ("outputs", "results", "service", "error"):
             if not hasattr(self, name):
                 setattr(self, name, None)
@@ -81,6 +83,7 @@ class PythonFunctionBuilder(KindBuilder, FunctionBuilder):
             code_parameters = {"code_src": stored.pop("source", None), **stored}
         # The rest first: what is wrong with it must not come out after code was read.
         checks.check_function({**spec, "requirements": None, "source": {}})
+        core.check_python(str(spec.get("python_version")), lambda: get_context(project).client)
         requirements = read_requirements(spec.pop("requirements", None))
         code = source.read_code(code_parameters, str(spec.get("python_version")))
         spec = checks.check_function({**spec, "requirements": requirements, "source": code.source})
@@ -126,6 +129,8 @@ class PythonRunBuilder(KindBuilder, RunBuilder):
         more = {"extensions": parameters.pop("extensions")} if parameters.get("extensions") else {}
         inherited = {k: parameters.pop(k) for k in kinds.FUNCTION if k in parameters}
         values = checks.check_run(action, parameters)
+        if not values.get("local_execution"):
+            values = core.translated(values, lambda: get_context(project).client)
         return super().build(
             project=project,
             kind=kind,

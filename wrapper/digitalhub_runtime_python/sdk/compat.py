@@ -68,5 +68,14 @@ def set_shared_run(context: Any, run: Any) -> None:
         context.set_run(run)
 
 
+def is_registered(what: str, kind: str) -> bool:
+    """Whether the SDK has a builder of this kind; `what` is `entity` or `runtime`.
+
+    The registry's public ways to ask register every plug-in first, and this is asked meanwhile.
+    """
+    registry = _attribute("digitalhub.factory.registry", "registry")
+    return kind in registry.__dict__.get(f"_{what}_builders", ())
+
+
 def _attribute(module: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name)

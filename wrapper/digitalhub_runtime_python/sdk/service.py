@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import socket
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
-from digitalhub_runtime_python.errors import UsageFault
+from digitalhub_runtime_python.errors import PlatformFault, UsageFault
 
 if TYPE_CHECKING:
     import requests
 
 TIMEOUT = 60.0
 """Seconds that a call may take, unless the caller says otherwise."""
-_PORTS = {"http": 80, "https": 443}
+_WITH_HOST = re.compile(r"(https?://|([\w.-]+|\[[0-9a-f:]+\]):\d+(/|$))", re.IGNORECASE)
+"""How a URL begins that is more than a path; the platform writes `host:port` without a scheme."""
 
 
 def service_url(run: Any) -> str | None:
@@ -31,9 +34,45 @@ def invoke(
 
     Raises:
         UsageFault: usage/service
+        PlatformFault: platform/service-name, its name is one of the cluster's own, and this is outside of it.
     """
     import requests  # heavy, and only services need it
 
+    if method is None:
+        method = (
+            "POST" if any(options.get(k) is not None for k in ("json", "data", "files")) else "GET"
+        )
+    options.setdefault("timeout", TIMEOUT)
+    try:
+        return requests.request(method, target(_base(run, url), url), **options)  # noqa: S113 - it is in options
+    except requests.ConnectionError as exc:
+        base = service_url(run)
+        if _is_whole(url) or base is None or _resolves(base):
+            raise
+        raise _no_name(base, run.status.service) from exc
+
+
+def target(base: str | None, url: str | None) -> str:
+    """The URL to call: `base`, a path below it, or a whole URL, which takes the place of `base`.
+
+    Raises:
+        UsageFault: usage/service, `url` is of another scheme than HTTP, or a path and there is no base.
+    """
+    if url and _is_whole(url) and _has_port(url):
+        return url if "://" in url else f"http://{url}"
+    if (url and ("://" in url or _is_whole(url))) or base is None:
+        raise UsageFault(
+            "usage/service",
+            f"{url!r} is not an HTTP URL.",
+            "Pass a path, or a URL that begins with http:// or https://.",
+        )
+    return f"{base.rstrip('/')}/{url.lstrip('/')}" if url else base
+
+
+def _base(run: Any, url: str | None) -> str | None:
+    """The URL that the platform names; not asked for where the caller passes a whole one."""
+    if _is_whole(url):
+        return None
     base = service_url(run)
     if base is None:
         run.refresh()
@@ -44,37 +83,42 @@ def invoke(
             f"Run {run.id} has no service: it is a {run.kind} run in state {run.status.state}.",
             "Run the action 'serve', and call run.wait() before run.invoke().",
         )
-    if method is None:
-        method = (
-            "POST" if any(options.get(k) is not None for k in ("json", "data", "files")) else "GET"
-        )
-    options.setdefault("timeout", TIMEOUT)
-    return requests.request(method, target(base, url), **options)  # noqa: S113 - it is in options
+    return base
 
 
-def target(base: str, url: str | None) -> str:
-    """The URL to call: `base`, a path below it, or a URL of the same service.
-
-    Raises:
-        UsageFault: usage/service, when `url` is of another host or port.
-    """
-    own = urlsplit(base)
-    if url and url.partition("/")[0] == own.netloc:
-        url = f"{own.scheme}://{url}"  # as the platform writes it
-    if not url or "://" not in url:
-        return f"{base.rstrip('/')}/{url.lstrip('/')}" if url else base
-    parts = urlsplit(url)
-    if parts.scheme not in _PORTS or _address(parts) != _address(own):
-        raise UsageFault(
-            "usage/service",
-            f"{url!r} is no URL of the run's service.",
-            f"The service is {base}; pass a path below it, or nothing.",
-        )
-    return url
+def _is_whole(url: str | None) -> bool:
+    return bool(url and _WITH_HOST.match(url))
 
 
-def _address(parts: SplitResult) -> tuple[str | None, int | None]:
+def _has_port(url: str) -> bool:
+    """Whether a port that it names is one."""
     try:
-        return parts.hostname, parts.port or _PORTS.get(parts.scheme)
-    except ValueError:  # a port that is no number
-        return None, None
+        return urlsplit(url if "://" in url else f"http://{url}").port != 0
+    except ValueError:
+        return False
+
+
+def _resolves(url: str) -> bool:
+    try:
+        socket.getaddrinfo(urlsplit(url).hostname or "", None)
+    except OSError:
+        return False
+    return True
+
+
+def _no_name(base: str, service: Any) -> PlatformFault:
+    """The fault for a name that only the cluster knows, with the ways in that the service has."""
+    ports = service.get("ports") if isinstance(service, dict) else None
+    node_ports = [p["nodePort"] for p in ports or () if isinstance(p, dict) and p.get("nodePort")]
+    if node_ports:
+        way = f"Its NodePort is {node_ports[0]}: run.invoke(url='http://NODE:{node_ports[0]}/'), with the address of a node of the cluster."
+    else:
+        way = (
+            "Pass url= with the address of an ingress, or run 'serve' with service_type='NodePort'."
+        )
+    host = urlsplit(base).hostname
+    return PlatformFault(
+        "platform/service-name",
+        f"The service's name {host!r} does not resolve here; it is one of the cluster's own.",
+        way,
+    )

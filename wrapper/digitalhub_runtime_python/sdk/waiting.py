@@ -11,7 +11,7 @@ from digitalhub.factory.entity import entity_factory
 from digitalhub.utils.exceptions import BackendError, EntityNotExistsError
 
 from digitalhub_runtime_python import error_report
-from digitalhub_runtime_python.sdk import compat
+from digitalhub_runtime_python.sdk import compat, pods
 from digitalhub_runtime_python.sdk.service import service_url
 from digitalhub_runtime_python.states import ENDED
 
@@ -32,7 +32,7 @@ def wait(run: Any, log_info: bool, timeout: float | None) -> None:
         TimeoutError: `timeout` seconds are over.
     """
     give_up = None if timeout is None else time.monotonic() + timeout
-    pause, said, outage = FIRST_PAUSE, "", 0.0
+    pause, said, outage, warned = FIRST_PAUSE, "", 0.0, ""
     try:
         while True:
             outage = _refresh_patiently(run, outage)
@@ -42,8 +42,13 @@ def wait(run: Any, log_info: bool, timeout: float | None) -> None:
                 said = state
             if state in ENDED or _serves(run):
                 break
+            obstacle = pods.obstacle(vars(run.status)) or ""
+            if obstacle and obstacle.partition(":")[0] != warned.partition(":")[0]:
+                logger.warning("run %s does not get on: %s", run.id, obstacle)
+                warned = obstacle
             if give_up is not None and time.monotonic() > give_up:
-                raise TimeoutError(f"run {run.id} is {state} after {timeout:g} s; it goes on")
+                why = f" ({obstacle})" if obstacle else ""
+                raise TimeoutError(f"run {run.id} is {state} after {timeout:g} s{why}; it goes on")
             time.sleep(pause)
             pause = min(pause * 1.3, LAST_PAUSE)
     except KeyboardInterrupt:
