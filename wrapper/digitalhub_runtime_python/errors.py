@@ -37,6 +37,8 @@ class Fault(Exception):
     """
 
     exit_status = 70
+    retry = False
+    """Whether the same may go well in a while, with nothing changed."""
 
     def __init__(
         self,

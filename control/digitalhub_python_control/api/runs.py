@@ -136,12 +136,10 @@ def resume(call: Call) -> Json:
 
 
 def read_logs(call: Call) -> Json:
-    """GET …/logs: a plain list; `limit` asks for more of a long log's end, in bytes."""
+    """GET …/logs: a plain list."""
     run = find(call, "runs")
     home = logs.home_of(call.store.get_run_record(run["project"], run["id"]), call.settings.home)
-    largest = max(call.settings.max_log, 2 * call.settings.max_run_log)
-    limit = call.number("limit", call.settings.max_log, 1, largest)
-    return list(logs.log_items(home, run, limit))
+    return list(logs.log_items(home, run, call.settings.max_log))
 
 
 def remove(call: Call, run_ids: list[str]) -> None:

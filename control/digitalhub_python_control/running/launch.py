@@ -40,8 +40,9 @@ def blamed(run: RunRecord) -> Iterator[None]:
     try:
         yield
     except Fault as fault:
-        if fault.code.startswith("control/") and fault.code != "control/secret-key":
-            # The database does not answer, which is nothing that this run has done.
+        ours = fault.code.startswith("control/") and fault.code != "control/secret-key"
+        if ours or fault.retry:
+            # The database or the place does not answer, which is nothing that this run has done.
             raise
         raise RunFailed(str(fault)) from fault
     except Exception as exc:

@@ -23,7 +23,8 @@ def service_status(ready: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[st
     """`status.service` for a service that answers at `ready["url"]`, as the SDK and Core write it.
 
     Args:
-        ready: what the service wrote when it answered: `url`, `management_url`.
+        ready: what the service wrote when it answered: `url`, `management_url`; in `status`, what its
+            place knows better.
         spec: the run's spec.
     """
     parts = urlsplit(str(ready["url"]))
@@ -38,6 +39,7 @@ def service_status(ready: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[st
         "ip": parts.hostname,
         "ports": [{"port": parts.port, "targetPort": parts.port, "protocol": "TCP"}],
         "management_url": ready.get("management_url"),
+        **(ready.get("status") or {}),
     }
 
 

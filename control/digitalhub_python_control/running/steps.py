@@ -38,6 +38,7 @@ from digitalhub_python_control.store.store import Store
 from digitalhub_runtime_python.error_report import summary
 from digitalhub_runtime_python.errors import UsageFault
 from digitalhub_runtime_python.spec import RunSpec
+from digitalhub_runtime_python.states import ENDED
 
 logger = logging.getLogger(__name__)
 
@@ -150,17 +151,20 @@ class Steps:
         if run.target in ("STOP", "DELETE"):
             return self._end(run, look)
         if look.exit is not None:
+            self._write_down(run, look)
             return self._finish(run, look.exit)
         if look.service is not None:
             service = service_status(look.service, run.entity["spec"])
-            return self._move(run, "RUNNING", status={"service": service, "message": None})
+            told = {**(look.status or {}), "service": service, "message": None}
+            return self._move(run, "RUNNING", status=told)
         if look.phase == "absent":
             return self._launch(run)
         self.adopt(run)
-        if run.state != "RUNNING":
-            # Started by a control plane that was killed before it could write that down.
-            return self._move(run, "RUNNING", engine=self.name(run))
-        return _until_announced(run)
+        if run.state != "RUNNING" and not look.pending:
+            # It has got its place; or a control plane was killed before it could write the start down.
+            return self._move(run, "RUNNING", engine=self.name(run), status=look.status)
+        self._write_down(run, look)
+        return None if look.status is not None else _until_announced(run)
 
     def _look(self, run: RunRecord) -> Progress:
         attempt = (run.key, run.attempt)
@@ -170,6 +174,13 @@ class Steps:
         if look.phase == "absent":
             self._absent.add(attempt)
         return look
+
+    def _write_down(self, run: RunRecord, look: Progress) -> None:
+        """Keep what the place says of the run, where that is news."""
+        there = run.entity["status"]
+        news = {k: v for k, v in (look.status or {}).items() if there.get(k) != v}
+        if news:
+            self._move(run, run.state, status=news)
 
     # To RUN
 
@@ -195,6 +206,8 @@ class Steps:
                 self._forget(run)
                 return None
             run = taken
+        if preparation.made.exception() is not None:
+            self._prepared.pop(key)  # where it is to be tried again, it is made anew
         with blamed(run):
             env = run_environment(run, spec, self._store, self._settings)
             handle = engine.start(run, env, preparation.made.result())
@@ -202,12 +215,13 @@ class Steps:
         handle = {**_kept(run), **handle}
         if service:
             handle["began"] = time.time()
-        moved = self._move(run, "RUNNING", handle=handle, engine=name)
+        state = run.state if handle.get("pending") else "RUNNING"
+        moved = self._move(run, state, handle=handle, engine=name)
         if moved is None:
             # It ended in the store while it was being started.
             engine.stop(run, force=True)
             return None
-        return _until_announced(moved)
+        return None if handle.get("pending") else _until_announced(moved)
 
     def _begin_preparing(self, run: RunRecord) -> Next:
         name = self.name(run)
@@ -233,6 +247,8 @@ class Steps:
         # What it reported lies in the store since it ended; what we have may be older.
         fresh = self._store.get_run_record(run.project, run.id)
         following = None if fresh is None else self._after(run, fresh, end)
+        if following is None or (isinstance(following, RunRecord) and following.state in ENDED):
+            self._settle(run)
         self._forget(run)  # last: its place is free once the store says so
         return following
 
@@ -244,14 +260,15 @@ class Steps:
             return self._restart(run, fresh, end)
         if end.status == 0:
             # What an earlier attempt died of does not matter any more.
-            forgotten = {"message": None} if run.attempt else {}
+            again = run.attempt or end.final
+            forgotten = {"message": None, "error": None} if again else {}
             give_image(fresh, self._store)
             return self._move(run, "COMPLETED", status=forgotten)
         message = _why(fresh, end)
         with blamed(run):
             retries = backoff_limit(run.entity["spec"])
         counted = run.attempt - (run.handle or {}).get("unreached", 0)
-        if counted >= retries:
+        if end.final or counted >= retries:
             return self._move(run, "ERROR", message=message)
         pause = min(LONGEST_PAUSE, 2.0**counted)
         text = f"attempt {counted + 1} of {retries + 1} failed: {message}"
@@ -281,7 +298,8 @@ class Steps:
 
     def _restart(self, run: RunRecord, fresh: RunRecord, end: Exit) -> Next:
         """Start a service again that ended by itself, after a pause; or give it up."""
-        handle = restart_handle(run.handle or {}, "service" in fresh.entity["status"])
+        was_up = "service" in fresh.entity["status"]
+        handle = None if end.final else restart_handle(run.handle or {}, was_up)
         message = _why(fresh, end) or "the service ended by itself"
         if handle is None:
             return self._move(run, "ERROR", message=message, status={"service": None})
@@ -309,7 +327,8 @@ class Steps:
             self._forget(run)
             return None
         by_itself = look.exit is not None and "stopping" not in handle
-        if by_itself and look.exit == Exit(0):
+        self._settle(run)
+        if by_itself and look.exit is not None and look.exit.status == 0:
             return self._move(run, "COMPLETED")
         return self._move(
             run, "STOPPED", status={"service": None} if is_service(run.entity) else {}
@@ -329,6 +348,10 @@ class Steps:
         return max(grace, 1.0) if late else left
 
     # Shared
+
+    def _settle(self, run: RunRecord) -> None:
+        with contextlib.suppress(UsageFault):
+            self._engine(run).settle(run)
 
     def _engine(self, run: RunRecord) -> RunEngine:
         name = self.name(run)

@@ -182,5 +182,5 @@ def _malformed(text: str, why: str) -> SourceFault:
     return SourceFault(
         "source/uri",
         f"The code source {shown!r} is not well formed: {why}.",
-        "The forms that there are: dhpy help sources",
+        "See docs/reference/sources.md for the forms that there are.",
     )

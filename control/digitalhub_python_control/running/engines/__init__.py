@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 ENGINES = {
     "process": "digitalhub_python_control.running.engines.process:ProcessEngine",
     "docker": "digitalhub_python_control.running.engines.docker:DockerEngine",
+    "kubernetes": "digitalhub_python_control.running.engines.kubernetes:KubernetesEngine",
 }
 """Name -> `module:attribute` of a class that takes the settings and is a RunEngine."""
 
-BUILDS_ELSEWHERE = {"docker": "process"}
+BUILDS_ELSEWHERE = {"docker": "process", "kubernetes": "process"}
 """Engine -> the engine of its builds, where it has none itself: a build is a process of ours."""
 
 # What the exit statuses of errors.py mean, for a run that could not report its error itself.
@@ -56,6 +57,8 @@ class Exit:
     """How it died, where the run itself could not say; empty for success."""
     reached: bool = True
     """False: the user's code has certainly not run; see `reached`."""
+    final: bool = False
+    """The place has done all retries itself, or knows that none helps: the run is over."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,12 @@ class Progress:
     exit: Exit | None = None
     """Set when the attempt has ended."""
     service: Mapping[str, Any] | None = None
-    """Of a service that answers and has no `status.service` yet: its `url` and `management_url`."""
+    """Of a service that answers and has no `status.service` yet: its `url` and `management_url`, and
+    `status`, fields of `status.service` that the place knows better."""
+    pending: bool = False
+    """Alive, but it waits for its place and does not run yet."""
+    status: Mapping[str, Any] | None = None
+    """What the place says of the run, as keys of its status: `message`, `pods`, `events`."""
 
 
 Tell = Callable[[str, str], None]
@@ -114,7 +122,10 @@ class RunEngine(Protocol):
     def start(
         self, run: RunRecord, env: Mapping[str, str], prepared: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Start the attempt and return its handle (JSON); an attempt never runs twice."""
+        """Start the attempt and return its handle (JSON); an attempt never runs twice.
+
+        A handle with `pending` is of a place that queues: `poll` says when the attempt runs.
+        """
         ...
 
     def poll(self, run: RunRecord) -> Progress:
@@ -123,6 +134,13 @@ class RunEngine(Protocol):
 
     def stop(self, run: RunRecord, *, force: bool) -> None:
         """Ask the attempt to end, or end it; does not wait, and succeeds on what is gone."""
+        ...
+
+    def settle(self, run: RunRecord) -> None:
+        """The store has how the run ended: let go of what the place keeps for that; the log stays.
+
+        Returns at once; called again for a run of before that `unfinished` still names.
+        """
         ...
 
     def remove(self, run: RunRecord) -> None:

@@ -166,6 +166,9 @@ class DockerEngine:
         with contextlib.suppress(docker.errors.APIError):  # gone, or not running any more
             self._client.containers.get(self._name(run)).kill("SIGKILL" if force else "SIGTERM")
 
+    def settle(self, run: RunRecord) -> None:
+        pass  # all that counts is on disk, and small
+
     def remove(self, run: RunRecord) -> None:
         for container in self._containers(f"io.digitalhub.run={run.id}"):
             with contextlib.suppress(docker.errors.APIError):

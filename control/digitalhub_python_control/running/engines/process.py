@@ -189,6 +189,9 @@ class ProcessEngine:
         cgroups.kill(self._cgroup(run))
         processes.end_tree(process)
 
+    def settle(self, run: RunRecord) -> None:
+        pass  # all that counts is on disk, and small
+
     def remove(self, run: RunRecord) -> None:
         self._started.pop(self._attempt(run), None)
         logs.remove_run_folder(logs.home_of(run, self._home), run.project, run.id)

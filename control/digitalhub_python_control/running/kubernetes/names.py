@@ -6,6 +6,7 @@ import hashlib
 import re
 from typing import Any
 
+PREFIX = "dhpy-"
 MANAGED_BY = "digitalhub-python"
 RUN = "digitalhub.io/run"
 PROJECT = "digitalhub.io/project"
@@ -22,7 +23,7 @@ def object_name(project: str, run_id: str, attempt: int) -> str:
         if re.fullmatch(r"[0-9a-f]{32}", run_id)
         else f"{_slug(run_id)}-{_digest(project, run_id)}"
     )
-    return f"dhpy-{own}" + (f"-{attempt}" if attempt else "")
+    return f"{PREFIX}{own}" + (f"-{attempt}" if attempt else "")
 
 
 def alias_name(project: str, function: str, service_name: str) -> str:
@@ -32,7 +33,7 @@ def alias_name(project: str, function: str, service_name: str) -> str:
 
 def claim_name(project: str, volume: str) -> str:
     """The claim that a project's `persistent_volume_claim` of that name is, in all of its runs."""
-    return f"dhpy-{_slug(project)}-{_slug(volume)}-{_digest(project, volume)}"
+    return f"{PREFIX}{_slug(project)}-{_slug(volume)}-{_digest(project, volume)}"
 
 
 def labels(project: str, run_id: str, function: str, action: str, instance: str) -> dict[str, str]:

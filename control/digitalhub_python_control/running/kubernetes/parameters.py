@@ -164,6 +164,7 @@ def _tolerations(value: Any) -> tuple[dict[str, Any], ...]:
 
 def _resources(value: Any) -> dict[str, Any]:
     given = {k: v for k, v in shaped(value, "resources", "resources").items() if v != ""}
+    given = _by_part(given)
     flat = {k: v for k, v in given.items() if k not in ("requests", "limits")}
     if "mem" in flat and "memory" in flat:
         raise fault("resources has mem and memory.", "Leave one of them out.")
@@ -181,6 +182,18 @@ def _resources(value: Any) -> dict[str, Any]:
                 "Raise the limit, or ask for less.",
             )
     return {"requests": requests, "limits": limits, "disk": disk}
+
+
+def _by_part(given: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"cpu": {"requests": "1", "limits": "2"}}`, as earlier SDKs have it, in Kubernetes' own order."""
+    made = {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in given.items()
+    }
+    for key in _RESOURCES.keys() & made.keys():
+        if isinstance(made[key], dict):
+            for part, amount in known_keys(made.pop(key), ("requests", "limits"), f"resources.{key}").items():  # fmt: skip
+                made.setdefault(part, {})[key] = amount
+    return made
 
 
 def _resource_name(part: str, key: str) -> str:
