@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any, Callable, TypeVar
@@ -23,19 +22,20 @@ from digitalhub_python_builder.engines import ENGINES
 from digitalhub_python_builder.plan import PLATFORMS, Content
 from digitalhub_python_builder.requirements import parse_requirements
 from digitalhub_runtime_python.errors import UsageFault
-from digitalhub_runtime_python.local import pairs, split_target
-from digitalhub_runtime_python.spec import PYTHON_VERSIONS, FunctionSpec, SourceSpec
+from digitalhub_runtime_python.handlers import check_handler_exists
+from digitalhub_runtime_python.local import pairs, python_option, split_target
+from digitalhub_runtime_python.spec import FunctionSpec, SourceSpec
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _SHARED = (
     click.argument("target", metavar="FILE:HANDLER"),
-    click.option("--python-version", default=f"PYTHON3_{sys.version_info[1]}", show_default=True, help=f"One of {', '.join(PYTHON_VERSIONS)}."),
+    python_option("The image's Python:"),
     click.option("-r", "--requirement", "requirements", multiple=True, metavar="R", help="A pip requirement; may be given again."),
     click.option("--requirements-file", type=click.Path(path_type=Path), multiple=True, help="requirements.txt, pyproject.toml, uv.lock, pylock.toml, poetry.lock, Pipfile.lock, environment.yml or a script with a # /// script block."),
     click.option("--extra", "extras", multiple=True, help="An extra of the pyproject.toml or uv.lock."),
     click.option("--group", "groups", multiple=True, help="A dependency group of it."),
-    click.option("-i", "--instruction", "instructions", multiple=True, metavar="I", help="A RUN instruction, as root, before the requirements."),
+    click.option("--instruction", "instructions", multiple=True, metavar="I", help="A RUN instruction, as root, before the requirements."),
     click.option("--base-image", default="", help="Instead of the project's own base image."),
     click.option("--flavour", type=click.Choice(sorted(matrix()["flavours"])), default="full", show_default=True, help="Of the project's base image."),
     click.option("--env", "envs", multiple=True, metavar="K=V", help="An environment variable in the image; no secrets."),
@@ -167,6 +167,8 @@ def _explain(function: FunctionSpec, options: Options, code: dict[str, Content])
 
 def _read(given: dict[str, Any]) -> tuple[FunctionSpec, Options, dict[str, Content]]:
     file, handler = split_target(given["target"])
+    named = {"code_src": file.name, "handler": handler}
+    check_handler_exists(file.read_bytes(), named, given["python_version"])
     parse_requirements(
         given["requirements"]
     )  # requirements alone: options have options of their own

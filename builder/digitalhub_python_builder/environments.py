@@ -237,13 +237,16 @@ def environment_key(python_version: str, wanted: Sequence[str]) -> str:
     return f"python{python_version}-{hashlib.sha256(content.encode()).hexdigest()[:20]}"
 
 
-def prune(cache: Path, days: float, keep: Collection[Path] = ()) -> list[Path]:
+def prune(
+    cache: Path, days: float, keep: Collection[Path] = (), *, remove: bool = True
+) -> list[Path]:
     """Remove the environments and runtimes that no run has used for `days`; what was removed.
 
     Args:
         cache: as for `ensure_environment`.
         days: an age, in days.
         keep: interpreters (`…/bin/python`) and runtime folders in use, however old they are.
+        remove: False: nothing is removed; what would be is returned.
     """
     kept = {path.parent.parent if path.name == "python" else path for path in keep}
     for folder in kept:
@@ -256,9 +259,10 @@ def prune(cache: Path, days: float, keep: Collection[Path] = ()) -> list[Path]:
         if folder in kept or not folder.is_dir() or _last_used(folder) > limit:
             continue
         with contextlib.suppress(OSError), _locked(folder, wait=False):
-            if _last_used(folder) < limit:
+            if _last_used(folder) < limit and remove:
                 (folder / _MARKER).unlink(missing_ok=True)
                 shutil.rmtree(folder, ignore_errors=True)
+            if _last_used(folder) < limit or not folder.exists():
                 removed.append(folder)
     return removed
 

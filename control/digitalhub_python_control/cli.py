@@ -1,4 +1,4 @@
-"""The control plane's commands: up, down, status, env, exec, logs, doctor."""
+"""The control plane's commands: up, down, status, env, exec, doctor."""
 
 from __future__ import annotations
 
@@ -9,22 +9,19 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from digitalhub_python_control import daemon
+from digitalhub_python_control.client import Client
 from digitalhub_python_control.clientenv import client_environment, foreign_variables
 from digitalhub_python_control.settings import ControlSettings
-from digitalhub_runtime_python.error_report import summary
 from digitalhub_runtime_python.errors import PlatformFault, UsageFault
-from digitalhub_runtime_python.states import ENDED
 
 _EXAMPLE = "dhpy exec -- python my_script.py"
-_FOLLOWING = 0.3
-"""Seconds between two looks at a log that is followed."""
 
 
 @click.command()
@@ -60,6 +57,8 @@ def up(port: int | None, host: str | None, detach: bool) -> None:
     with _progress("Starting the control plane …"):
         place = daemon.start(settings, environ)
     click.echo(f"The control plane is up: {place.url} (pid {place.pid})")
+    if settings.port and not place.url.endswith(f":{settings.port}"):
+        click.echo(f"Port {settings.port} is taken by something else, so another one is used.")
     click.echo(f"Home: {settings.home}")
     click.echo(f'Use it:  {_EXAMPLE}\n    or:  eval "$(dhpy env)"\nEnd it:  dhpy down')
 
@@ -103,7 +102,7 @@ def status(as_json: bool) -> None:
         told: dict[str, Any] = {"up": False, "home": str(settings.home)}
         click.echo(json.dumps(told) if as_json else "The control plane is not running: dhpy up")
         sys.exit(1)
-    known = daemon.Client(place.url, settings).get("/api/status") or {}
+    known = Client(place.url, settings).get("/api/status") or {}
     runs: dict[str, int] = known.get("runs", {})
     told = {"up": True, "url": place.url, "pid": place.pid, "started": place.started}
     told = {**told, "home": str(settings.home), "version": known.get("version"), "runs": runs}
@@ -137,7 +136,7 @@ def env(form: str) -> None:
       dhpy env --json
     """
     settings = ControlSettings.from_env(os.environ)
-    place = _needed(settings)
+    place = daemon.needed(settings)
     variables = client_environment(place.url, settings, os.environ)
     if form == "json":
         click.echo(json.dumps(variables))
@@ -167,49 +166,13 @@ def exec_(command: tuple[str, ...]) -> None:
     if place is None:
         place = _start_or_find(settings)
         click.echo(f"The control plane is up: {place.url} (end it with: dhpy down)", err=True)
-    daemon.Client(place.url, settings).get("/api/auth")
+    Client(place.url, settings).get("/api/auth")
     variables = client_environment(place.url, settings, os.environ)
     foreign = foreign_variables(variables)
     environ = {k: v for k, v in os.environ.items() if k not in foreign}
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(program, list(command), {**environ, **variables})  # noqa: S606 - what exec is for
-
-
-@click.command()
-@click.argument("run")
-@click.option("--project", help="The run's project; all are searched where it is not given.")
-@click.option("--follow", "-f", is_flag=True, help="Go on until the run has ended.")
-def logs(run: str, project: str | None, follow: bool) -> None:
-    """Print what went wrong with RUN (an id or a key), then its log.
-
-    \b
-    Examples:
-      dhpy logs 3f1c9a…
-      dhpy logs 3f1c9a… --project demo --follow
-    """
-    settings = ControlSettings.from_env(os.environ)
-    client = daemon.Client(_needed(settings).url, settings)
-    entity = client.find_run(run, project)
-    if entity is None:
-        where = f"in project {project!r}" if project else "in any project"
-        raise UsageFault(
-            "usage/run", f"There is no run {run!r} {where}.", "List them with: project.list_runs()"
-        )
-    _echo_error(entity["status"])
-    shown = client.log_text(entity)
-    _echo_log(shown)
-    while follow and entity["status"]["state"] not in ENDED:
-        time.sleep(_FOLLOWING)
-        entity = client.find_run(entity["id"], entity["project"]) or {
-            "status": {"state": "DELETED"}
-        }
-        if "id" in entity:
-            now = client.log_text(entity)
-            _echo_log(_added(shown, now))
-            shown = now
-        if entity["status"]["state"] in ENDED:
-            _echo_error(entity["status"])
 
 
 @click.command()
@@ -234,17 +197,8 @@ def doctor(as_json: bool) -> None:
 
 
 commands = click.Group(
-    "commands", {c.name or "": c for c in (up, down, status, env, exec_, logs, doctor)}
+    "commands", {c.name or "": c for c in (up, down, status, env, exec_, doctor)}
 )
-
-
-def _needed(settings: ControlSettings) -> daemon.Place:
-    place = daemon.find(settings)
-    if place is None:
-        raise PlatformFault(
-            "control/not-running", "The control plane is not running.", "Start it with: dhpy up"
-        )
-    return place
 
 
 def _start_or_find(settings: ControlSettings) -> daemon.Place:
@@ -278,30 +232,9 @@ def _program(name: str) -> str:
 
 def _live_runs(place: daemon.Place, settings: ControlSettings) -> int:
     with contextlib.suppress(PlatformFault):
-        known = daemon.Client(place.url, settings).get("/api/status") or {}
+        known = Client(place.url, settings).get("/api/status") or {}
         return sum(known.get("runs", {}).get(state, 0) for state in ("RUNNING", "STOP"))
     return 0
-
-
-def _echo_error(status: Mapping[str, Any]) -> None:
-    error = status.get("error")
-    if isinstance(error, Mapping):
-        click.secho(summary(error), fg="red", bold=True)
-        click.echo(str(error.get("traceback") or ""), nl=not error.get("traceback"))
-    elif status.get("state") == "ERROR" and status.get("message"):
-        click.secho(str(status["message"]), fg="red", bold=True)
-
-
-def _echo_log(text: str) -> None:
-    click.echo(text, nl=False)
-
-
-def _added(old: str, new: str) -> str:
-    """What `new` has more than `old`; only the end of a long log is answered."""
-    if new.startswith(old):
-        return new[len(old) :]
-    at = new.rfind(old[-500:])
-    return new[at + len(old[-500:]) :] if at >= 0 else new
 
 
 @contextlib.contextmanager

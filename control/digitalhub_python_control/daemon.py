@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import fcntl
 import json
@@ -14,8 +13,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 import urllib3
 
@@ -53,6 +50,20 @@ def find(settings: ControlSettings) -> Place | None:
         return None
     # Last, and never while a server may be starting: trying the lock takes it for a moment.
     return found if _is_locked(settings.home / "lock") else None
+
+
+def needed(settings: ControlSettings) -> Place:
+    """The control plane that is up.
+
+    Raises:
+        PlatformFault: control/not-running
+    """
+    place = find(settings)
+    if place is None:
+        raise PlatformFault(
+            "control/not-running", "The control plane is not running.", "Start it with: dhpy up"
+        )
+    return place
 
 
 def start(settings: ControlSettings, environ: Mapping[str, str]) -> Place:
@@ -113,83 +124,6 @@ def stop(settings: ControlSettings, place: Place) -> None:
                 f"End it with: kill -9 {place.pid}. Its runs go on, and the next one finds them.",
             )
         time.sleep(_LOOK)
-
-
-class Client:
-    """Asks a control plane, with the settings' credentials.
-
-    urllib3 and not requests: no proxy of the environment gets between us and this machine.
-    """
-
-    def __init__(self, url: str, settings: ControlSettings) -> None:
-        self.url = url
-        self._http = urllib3.PoolManager(timeout=30, retries=False)
-        self._headers = _authorization(settings)
-
-    def get(self, path: str) -> Any:
-        """The JSON at `path`; None where there is nothing (404).
-
-        Raises:
-            PlatformFault: it does not answer, or refuses.
-        """
-        try:
-            answer = self._http.request("GET", f"{self.url}{path}", headers=self._headers)
-        except urllib3.exceptions.HTTPError as exc:
-            raise PlatformFault(
-                "control/no-answer",
-                f"The control plane at {self.url} does not answer: {type(exc).__name__}.",
-                "Look at server.log in its home; start it again with: dhpy up",
-            ) from exc
-        if answer.status == 404:
-            return None
-        if answer.status == 401:
-            raise PlatformFault(
-                "control/credentials",
-                f"The control plane at {self.url} asks for credentials.",
-                "Set DHPY_USER and DHPY_PASSWORD, or DHPY_TOKEN, as where it was started.",
-            )
-        if answer.status != 200:
-            raise PlatformFault(
-                "control/no-answer",
-                f"The control plane at {self.url} answers {answer.status} to GET {path}.",
-                "Look at server.log in its home.",
-            )
-        return json.loads(answer.data or b"null")
-
-    def pages(self, path: str) -> list[dict[str, Any]]:
-        """Every entity of a list."""
-        found: list[dict[str, Any]] = []
-        number, total = 0, 1
-        while number < total:
-            page = self.get(f"{path}?page={number}") or {}
-            found += page.get("content", [])
-            total, number = int(page.get("totalPages", 0)), number + 1
-        return found
-
-    def find_run(self, name: str, project: str | None) -> dict[str, Any] | None:
-        """A run by its id or key, in any project where none is named."""
-        identity = name.rsplit("/", 1)[-1].rpartition(":")[2]
-        if name.startswith("store://"):
-            project = name[len("store://") :].partition("/")[0]
-        projects = [project] if project else [p["name"] for p in self.pages("/api/v1/projects")]
-        for one in projects:
-            run = self.get(f"/api/v1/-/{quote(one, safe='')}/runs/{quote(identity, safe='')}")
-            if run is not None:
-                found: dict[str, Any] = run
-                return found
-        return None
-
-    def log_text(self, run: Mapping[str, Any]) -> str:
-        """What the run has written until now, or the end of it."""
-        items = self.get(f"/api/v1/-/{run['project']}/runs/{run['id']}/logs") or []
-        parts = [base64.b64decode(item.get("content") or "") for item in items]
-        return b"".join(parts).decode("utf-8", "replace")
-
-
-def _authorization(settings: ControlSettings) -> dict[str, str]:
-    if settings.user:
-        return dict(urllib3.make_headers(basic_auth=f"{settings.user}:{settings.password}"))
-    return {"Authorization": f"Bearer {settings.token}"} if settings.token else {}
 
 
 def _answers(url: str) -> bool:

@@ -22,6 +22,7 @@ from packaging.version import Version
 from digitalhub_python_builder.environments import DISTRIBUTION
 from digitalhub_python_builder.interpreters import find_uv, list_interpreters
 from digitalhub_python_control import daemon
+from digitalhub_python_control.client import Client
 from digitalhub_python_control.clientenv import PROFILE
 from digitalhub_python_control.settings import ControlSettings
 from digitalhub_runtime_python import __version__
@@ -195,7 +196,7 @@ def _server(settings: ControlSettings) -> Result:
     place = daemon.find(settings)
     if place is not None:
         try:
-            daemon.Client(place.url, settings).get("/api/auth")
+            Client(place.url, settings).get("/api/auth")
         except Fault as fault:
             return Result("server", "fail", fault.message, fault.hint)
         return Result("server", "ok", f"up at {place.url}")

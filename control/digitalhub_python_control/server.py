@@ -16,12 +16,15 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from digitalhub_python_control.api.app import create_app
+from digitalhub_python_control.api.triggers import Scheduler
+from digitalhub_python_control.api.web import request_of
 from digitalhub_python_control.files.objects import Objects
 from digitalhub_python_control.settings import ControlSettings
 from digitalhub_python_control.store.store import Store
@@ -62,14 +65,19 @@ def serve(settings: ControlSettings) -> None:
             vault = open_vault(settings.home / "secret.key")
         store = Store(settings.database_url, vault)
         reconciler = _reconciler(store, settings)
+        scheduler: Scheduler | None = None
         try:
             with home_faults(settings.home):
                 app = create_app(settings, store, reconciler)
             _sweep(app.state.objects)
             if reconciler is not None:
                 reconciler.start()
+            scheduler = Scheduler(partial(request_of, app), settings.missed_triggers)
+            scheduler.start()
             _run(settings, app, listener)
         finally:
+            if scheduler is not None:
+                scheduler.close()
             if reconciler is not None:
                 reconciler.close()
             store.close()
@@ -104,11 +112,17 @@ def listening(settings: ControlSettings) -> Iterator[socket.socket]:
     Raises:
         PlatformFault: the address is taken, or is none of this machine.
     """
+    asked = bool(settings.environ.get("DHPY_PORT", "").strip())
     try:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
     except OSError as exc:
         taken = exc.errno == errno.EADDRINUSE
+        if taken and not asked and settings.port:
+            logger.warning("port %d is taken; another one is used", settings.port)
+            with listening(dataclasses.replace(settings, port=0)) as listener:
+                yield listener
+            return
         raise PlatformFault(
             "control/port-taken" if taken else "control/address",
             f"Cannot listen on {settings.host} port {settings.port}: {exc.strerror or exc}.",

@@ -61,6 +61,9 @@ class ControlSettings:
     docker_root: str = "writable"
     """`DHPY_DOCKER_ROOT`: `writable` or `read-only`, their root file system."""
 
+    missed_triggers: str = "once"
+    """`DHPY_MISSED_TRIGGERS`: `once` or `skip`, what becomes of schedules that came while no control plane was up."""
+
     log_level: str = "INFO"
     """`DHPY_LOG_LEVEL`: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
 
@@ -120,6 +123,9 @@ class ControlSettings:
             docker_user=text("DHPY_DOCKER_USER"),
             docker_root=_one_of(
                 "DHPY_DOCKER_ROOT", text("DHPY_DOCKER_ROOT", "writable"), ("writable", "read-only")
+            ),
+            missed_triggers=_one_of(
+                "DHPY_MISSED_TRIGGERS", text("DHPY_MISSED_TRIGGERS", "once"), ("once", "skip")
             ),
             log_level=_one_of("DHPY_LOG_LEVEL", text("DHPY_LOG_LEVEL", "INFO").upper(), _LEVELS),
             environ=environ,

@@ -160,6 +160,7 @@ def test_a_state_that_the_sdks_could_not_read_is_refused(plane: Plane) -> None:
     assert "'running'" in plane.refused("POST", "/-/proj/artifacts", 400, json=body)
     made = plane.create("artifacts", name="a", **ARTIFACT)
     path = f"/-/proj/artifacts/{made['id']}"
+    assert "NOPE" in plane.refused("GET", "/-/proj/runs", 400, params={"state": "NOPE"})
     assert "NOPE" in plane.refused("PUT", path, 400, json={**made, "status": {"state": "NOPE"}})
 
 
@@ -300,7 +301,10 @@ def test_lists_are_filtered_and_unknown_values_give_an_empty_page(each_plane: Pl
         ("runs", {"action": "job"}, 1),
         ("runs", {"action": "serve"}, 0),
         ("runs", {"state": "READY"}, 1),
-        ("runs", {"state": "NOPE"}, 0),
+        ("runs", {"state": "ERROR"}, 0),
+        ("runs", {"state": "ERROR,READY"}, 1),
+        ("runs", {"id": run["id"][:9]}, 1),
+        ("runs", {"function": function["key"]}, 1),
         ("runs", {"q": "alpha"}, 1),
         ("runs", {"created": made["created"]}, 1),
         ("runs", {"created": f"2001-01-01T00:00:00+01:00,{made['created']}"}, 1),

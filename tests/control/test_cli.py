@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -129,6 +130,14 @@ def test_a_taken_port_is_one_clear_line(terminal):
         said = terminal.dhpy("up", "--port", port, status=14)
     assert said.count("\n") == 1
     assert f"port {port}" in said and "DHPY_PORT" in said
+
+
+def test_the_default_port_is_not_needed(terminal):
+    del terminal.env["DHPY_PORT"]
+    with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", 8321)):
+        said = terminal.dhpy("up")
+        assert "Port 8321 is taken" in said
+        assert not terminal.place()["url"].endswith(":8321")
 
 
 def test_a_home_that_cannot_be_written_is_one_clear_line(terminal):
@@ -283,7 +292,7 @@ def test_logs_shows_the_error_first_then_the_log(terminal):
 def test_logs_of_a_run_that_does_not_exist_names_it(terminal):
     terminal.dhpy("up")
     assert "no run 'abc' in any project" in terminal.dhpy("logs", "abc", status=2)
-    assert "in project 'p'" in terminal.dhpy("logs", "abc", "--project", "p", status=2)
+    assert "no project 'p'" in terminal.dhpy("logs", "abc", "--project", "p", status=2)
 
 
 def test_logs_that_are_followed_come_as_they_are_written_and_once(terminal):

@@ -303,9 +303,30 @@ def test_reload_serves_the_code_that_was_just_saved(tmp_path: Path) -> None:
         wait_until(lambda: service.post().text == "second")
         helper.write_text("TEXT = \n")
         wait_until(lambda: "tried again when its code changes" in service.log)
+        wait_until(lambda: service.post().status_code == 503)
+        answer = service.post()
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert "SyntaxError" in answer.json()["detail"] and "helper.py" in answer.json()["detail"]
         helper.write_text("TEXT = 'third'\n")
-        # The request waits in the kernel until a worker can be had again.
         wait_until(lambda: service.post().text == "third")
+
+
+def test_a_default_port_that_is_taken_is_not_used_but_one_that_was_asked_for_is_a_fault(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "main.py").write_text("def handler():\n    return 'here'\n")
+    code = "from digitalhub_runtime_python.cli import main; main()"
+    command = [sys.executable, "-c", code, "serve", f"{tmp_path}/main.py:handler"]
+    with contextlib.ExitStack() as stack:
+        for port in (8080, 8082):
+            with contextlib.suppress(OSError):  # somebody else's: as good
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+        with started(command, tmp_path=tmp_path / "service") as service:
+            assert "Port 8080 is taken" in service.log and "Port 8082 is taken" in service.log
+            assert service.post().text == "here"
+        ports = ["--port", "8080", "--management-port", "0"]
+        refused = subprocess.run([*command, *ports], capture_output=True, text=True, timeout=60)
+        assert refused.returncode == 2 and "8080" in refused.stderr
 
 
 def test_reload_waits_for_code_that_can_be_served(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
 import click
 
+from digitalhub_runtime_python import pages
 from digitalhub_runtime_python._version import __version__
 from digitalhub_runtime_python.errors import Fault
 
@@ -32,7 +34,19 @@ COMMANDS = {
     "status": ("digitalhub_python_control.cli:status", "Say whether it is up, and what runs."),
     "env": ("digitalhub_python_control.cli:env", "Print the SDK's settings for it."),
     "exec": ("digitalhub_python_control.cli:exec_", "Run a command with the SDK's settings."),
-    "logs": ("digitalhub_python_control.cli:logs", "Print a run's error and its log."),
+    "runs": ("digitalhub_python_control.runs_cli:runs", "List runs."),
+    "show": ("digitalhub_python_control.runs_cli:show", "Show what is known of a run."),
+    "logs": ("digitalhub_python_control.logs_cli:logs", "Print a run's error and its log."),
+    "outputs": ("digitalhub_python_control.runs_cli:outputs", "List or download what a run gave."),
+    "stop": ("digitalhub_python_control.runs_cli:stop", "Stop runs."),
+    "rm": ("digitalhub_python_control.runs_cli:rm", "Delete runs."),
+    "rerun": ("digitalhub_python_control.runs_cli:rerun", "Run again as before."),
+    "functions": ("digitalhub_python_control.runs_cli:functions", "List functions."),
+    "prune": (
+        "digitalhub_python_control.runs_cli:prune",
+        "Remove old runs and unused environments.",
+    ),
+    "help": ("digitalhub_runtime_python.cli:help_", "Print a page of the documentation."),
     "doctor": ("digitalhub_python_control.cli:doctor", "Check what this machine has."),
 }
 
@@ -78,8 +92,43 @@ def dhpy() -> None:
     """
 
 
+@click.command("help")
+@click.argument("topic", required=False)
+def help_(topic: str | None) -> None:
+    """Print the page TOPIC, or what a fault's code means; without TOPIC, list what there is.
+
+    \b
+    Examples:
+      dhpy help errors
+      dhpy help reference/outputs
+      dhpy help arguments/mismatch
+    """
+    if topic in COMMANDS:
+        command = dhpy.get_command(click.get_current_context(), str(topic))
+        with click.Context(command, info_name=f"dhpy {topic}") as context:  # type: ignore[arg-type]
+            click.echo(context.get_help())
+        return
+    if topic is None:
+        click.echo("Topics: dhpy help TOPIC")
+        for name in pages.topics():
+            click.echo(f"  {name}")
+        return
+    text = pages.find(topic)
+    if not sys.stdout.isatty():
+        click.echo(text, nl=False)
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    console = Console()
+    with console.pager(styles=True):
+        console.print(Markdown(text))
+
+
 def main() -> None:
     """The console script: a fault is one line and its exit status, never a traceback."""
+    for sentence in pages.unknown_variables(os.environ):
+        sys.stderr.write(f"dhpy: {sentence}\n")
     try:
         dhpy()
     except Fault as fault:

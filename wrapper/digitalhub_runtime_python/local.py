@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable, TypeVar
 
 import click
 
@@ -13,7 +13,15 @@ from digitalhub_runtime_python import log
 from digitalhub_runtime_python.errors import UsageFault
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.sources import Fetched
-from digitalhub_runtime_python.spec import RunSpec, SourceSpec
+from digitalhub_runtime_python.spec import (
+    PYTHON_VERSIONS,
+    RunSpec,
+    SourceSpec,
+    interpreter_version,
+    python_name,
+)
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 @click.command("run", short_help="Run a function once, with no platform.")
@@ -67,6 +75,24 @@ def run(
     sys.exit(ending.exit_status)
 
 
+class PythonVersion(click.ParamType):  # type: ignore[type-arg]
+    """A Python version on a command line: `3.11` or `PYTHON3_11`; its value is the latter."""
+
+    name = "version"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        found = str(python_name(value))
+        interpreter_version(found)
+        return found
+
+
+def python_option(help: str) -> Callable[[_Command], _Command]:
+    """The option that names a function's Python, with both its names."""
+    default = f"3.{sys.version_info[1]}"
+    names = ("--python", "--python-version", "python_version")
+    return click.option(*names, type=PythonVersion(), default=default, show_default=True, help=f"{help} {', '.join(PYTHON_VERSIONS.values())}, or as PYTHON3_11.")  # fmt: skip
+
+
 def split_target(target: str) -> tuple[Path, str]:
     """(file, handler) of `FILE:HANDLER`.
 
@@ -99,6 +125,18 @@ def pairs(items: tuple[str, ...]) -> dict[str, Any]:
         if "=" not in item:
             raise UsageFault("usage/pair", f"{item!r} is not K=V.", "Write e.g. -p epochs=3.")
     return {key: value for key, _, value in (item.partition("=") for item in items)}
+
+
+def json_pairs(items: tuple[str, ...]) -> dict[str, Any]:
+    """As `pairs`, with each value read as JSON where it is JSON, else as text."""
+    return {name: _json_or_text(text) for name, text in pairs(items).items()}
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _print_returned(status: dict[str, Any]) -> None:

@@ -143,7 +143,7 @@ def _problem(name: str, item: Any, exc: Exception) -> OutputFault:
         f"Output {name!r} ({formats.class_name(item)}) could not be stored: {why}",
         exc.hint
         if isinstance(exc, Fault)
-        else "Return a type of docs/reference/outputs.md, or store it with project.log_artifact().",
+        else "Return a type that `dhpy help reference/outputs` names, or store it with project.log_artifact().",
     )
     problem.__cause__ = exc
     return problem

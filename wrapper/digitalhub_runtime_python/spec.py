@@ -25,6 +25,11 @@ PYTHON_VERSIONS: dict[str, str] = {
 ACTIONS = ("job", "serve", "build")
 
 
+def python_name(version: object) -> object:
+    """`PYTHON3_11` for `3.11` as people write it; anything else as it is, for `interpreter_version` to refuse."""
+    return next((name for name, number in PYTHON_VERSIONS.items() if version == number), version)
+
+
 def interpreter_version(python_version: str) -> str:
     """The interpreter's version, `"3.10"`, for a function's `python_version`, `"PYTHON3_10"`.
 

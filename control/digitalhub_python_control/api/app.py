@@ -20,6 +20,7 @@ from digitalhub_python_control.api import (
     resources,
     runs,
     search,
+    triggers,
 )
 from digitalhub_python_control.api.access import Access
 from digitalhub_python_control.api.metrics import Counting
@@ -37,8 +38,9 @@ if TYPE_CHECKING:
 API = "/api/v1"
 IN_PROJECT = "/api/v1/-/{project}"
 
-_CREATING = {"tasks": runs.create_task, "runs": runs.create}
-"""What is not created as every other type is."""
+_CREATING = {"tasks": runs.create_task, "runs": runs.create, "triggers": triggers.create}
+_CHANGING = {"runs": runs.put, "triggers": triggers.put}
+"""What is not created, or changed, as every other type is."""
 
 
 def create_app(
@@ -117,10 +119,17 @@ def _entity_routes() -> list[Route]:
         _route("GET", f"{IN_PROJECT}/runs/{{id}}/logs", runs.read_logs),
         _route("POST", f"{IN_PROJECT}/runs/{{id}}/stop", runs.stop),
         _route("POST", f"{IN_PROJECT}/runs/{{id}}/resume", runs.resume),
+        _route("POST", f"{IN_PROJECT}/triggers/{{id}}/stop", triggers.stop),
     ]
     for plural in TYPES:
         if plural != "projects":
             routes += _routes_of(plural)
+    for plural in (
+        "runs",
+        "functions",
+        "triggers",
+    ):  # of every project, for those who look after a platform
+        routes.append(_route("GET", f"{API}/{plural}", resources.listing(plural)))
     return routes
 
 
@@ -131,7 +140,7 @@ def _routes_of(plural: str) -> list[Route]:
         _route("GET", every, resources.listing(plural)),
         _route("DELETE", every, removal.deleting_by_name(plural)),
         _route("GET", one, resources.reading(plural)),
-        _route("PUT", one, runs.put if plural == "runs" else resources.changing(plural)),
+        _route("PUT", one, _CHANGING.get(plural) or resources.changing(plural)),
         _route("DELETE", one, removal.deleting(plural)),
         _route("GET", f"{one}/relationships", resources.relating(plural)),
     ]

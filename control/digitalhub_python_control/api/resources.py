@@ -61,10 +61,12 @@ def creating(plural: str) -> Handler:
 
 def listing(plural: str) -> Handler:
     def list_entities(call: Call) -> Json:
-        check_project(call)
+        project = call.path.get("project")
+        if project is not None:
+            check_project(call)
         filters = {k: v for k, v in call.query.items() if k in queries.TAKEN and v != ""}
         all_versions = not TYPES[plural].versioned or filters.get("versions") == "all"
-        return page(call, plural, call.project, filters, all_versions=all_versions)
+        return page(call, plural, project, filters, all_versions=all_versions)
 
     return list_entities
 

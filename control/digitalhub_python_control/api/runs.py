@@ -136,10 +136,12 @@ def resume(call: Call) -> Json:
 
 
 def read_logs(call: Call) -> Json:
-    """GET …/logs: a plain list."""
+    """GET …/logs: a plain list; `limit` asks for more of a long log's end, in bytes."""
     run = find(call, "runs")
     home = logs.home_of(call.store.get_run_record(run["project"], run["id"]), call.settings.home)
-    return list(logs.log_items(home, run, call.settings.max_log))
+    largest = max(call.settings.max_log, 2 * call.settings.max_run_log)
+    limit = call.number("limit", call.settings.max_log, 1, largest)
+    return list(logs.log_items(home, run, limit))
 
 
 def remove(call: Call, run_ids: list[str]) -> None:

@@ -6,6 +6,7 @@ both SDKs send and expect `NaN` and `Infinity`, which msgspec refuses to read an
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import secrets
@@ -13,6 +14,7 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Callable, Union
 
+from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
@@ -65,6 +67,10 @@ class Call:
     @property
     def id(self) -> str:
         return self.path["id"]
+
+    def having(self, body: Any) -> Call:
+        """The same request with another body."""
+        return dataclasses.replace(self, body=body)
 
     def flag(self, name: str) -> bool:
         return self.query.get(name, "").lower() == "true"
@@ -189,6 +195,19 @@ class CloseUnread:
             await send(message)
 
         await self._app(scope, received, sent)
+
+
+def request_of(app: Starlette, project: str) -> Call:
+    """A request of the control plane's own about a project."""
+    state = app.state
+    return Call(
+        store=state.store,
+        objects=state.objects,
+        settings=state.settings,
+        user=state.settings.user or "local",
+        path={"project": project},
+        query={},
+    )
 
 
 def _call(request: Request, body: Any) -> Call:

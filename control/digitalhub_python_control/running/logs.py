@@ -45,7 +45,7 @@ def log_items(home: Path, run: Entity, limit: int) -> list[dict[str, Any]]:
         limit: bytes; of a longer log the end is answered, from the start of a line.
     """
     path = run_folder(home, run["project"], run["id"]) / "log"
-    text, modified = _tail(path, limit)
+    text, modified, omitted = _tail(path, limit)
     if not text:
         return []
     project, identity = run["project"], run["id"]
@@ -64,31 +64,39 @@ def log_items(home: Path, run: Entity, limit: int) -> list[dict[str, Any]]:
                 "updated": moment,
             },
             "spec": {"run": identity, "timestamp": modified // 1000},
-            "status": {"pod": identity, "container": "run", "namespace": "local", "state": "READY"},
+            "status": {
+                "pod": identity,
+                "container": "run",
+                "namespace": "local",
+                "state": "READY",
+                "omitted": omitted,
+            },
             "content": base64.b64encode(text.encode()).decode(),
             "user": run["user"],
         }
     ]
 
 
-def _tail(path: Path, limit: int) -> tuple[str, int]:
-    """The end of a file as text, and when it was last written (microseconds)."""
-    content, modified, whole = _end_of(path, limit)
-    if whole and len(content) < limit:
-        # What was written before the log was rotated, as far as it is kept.
-        before, earlier, whole = _end_of(path.with_name(f"{path.name}.1"), limit - len(content))
-        content, modified = before + content, modified or earlier
-    if not whole:
-        content = content.partition(b"\n")[2] or content
+def _tail(path: Path, limit: int) -> tuple[str, int, int]:
+    """The end of a log as text, when it was last written (microseconds), and the bytes left out before it."""
+    content, modified, omitted = _end_of(path, limit)
+    # What was written before the log was rotated, as far as it is kept.
+    left = 0 if omitted else limit - len(content)
+    before, earlier, omitted_there = _end_of(path.with_name(f"{path.name}.1"), left)
+    content, modified = before + content, modified or earlier
+    omitted += omitted_there
+    if omitted:
+        end = content.partition(b"\n")[2] or content
+        omitted, content = omitted + len(content) - len(end), end
     # The SDKs decode it strictly, and a program may write any bytes.
-    return content.decode("utf-8", "replace"), modified
+    return content.decode("utf-8", "replace"), modified, omitted
 
 
-def _end_of(path: Path, limit: int) -> tuple[bytes, int, bool]:
-    """The last bytes of a file, when it was last written, and whether that is all of it."""
+def _end_of(path: Path, limit: int) -> tuple[bytes, int, int]:
+    """The last bytes of a file, when it was last written, and how many are before those."""
     with opened(path) as file:
         if file is None:
-            return b"", 0, True
+            return b"", 0, 0
         start = max(0, file.seek(0, os.SEEK_END) - limit)
         file.seek(start)
-        return file.read(limit), os.fstat(file.fileno()).st_mtime_ns // 1000, not start
+        return file.read(limit), os.fstat(file.fileno()).st_mtime_ns // 1000, start

@@ -56,7 +56,7 @@ TYPES: dict[str, EntityType] = {
     "models": EntityType("model", frozen_spec=True, has_extensions=True),
     "secrets": EntityType("secret", ("secret",), has_version=False),
     "workflows": EntityType("workflow", frozen_spec=True),
-    "triggers": EntityType("trigger"),
+    "triggers": EntityType("trigger", ("scheduler", "lifecycle", "automl")),
     "extensions": EntityType("extension"),
     "containerimages": EntityType("containerimage", has_extensions=True),
 }

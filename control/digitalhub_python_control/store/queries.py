@@ -9,15 +9,29 @@ from sqlalchemy import ColumnElement, Select, false, func, or_, select
 
 from digitalhub_python_control.store import times
 from digitalhub_python_control.store.database import entities
+from digitalhub_python_control.store.entities import check_state
 from digitalhub_python_control.store.names import plain
 
 _EXACT_REFERENCE = re.compile(r"[^:/]+://[^/]+/[^/:]+:[^/:]+")
-_FIELDS = ("name", "kind", "user", "state", "task")
+_FIELDS = ("name", "kind", "user")
 _RANGES = ("created", "updated")
-_REFERENCES = ("function", "workflow")
+_REFERENCES = ("function", "workflow", "task")
+_KEY = re.compile(r"store://([^/]+)/(?:function|workflow|task)/([^/]+)/([^/]+)")
 
 TAKEN = frozenset(
-    (*_FIELDS, *_RANGES, *_REFERENCES, "q", "action", "versions", "page", "size", "sort")
+    (
+        *_FIELDS,
+        *_RANGES,
+        *_REFERENCES,
+        "id",
+        "state",
+        "q",
+        "action",
+        "versions",
+        "page",
+        "size",
+        "sort",
+    )
 )
 """Every parameter of a list request that has a meaning."""
 
@@ -61,7 +75,14 @@ def latest(conditions: list[ColumnElement[bool]]) -> Select[tuple[int]]:
 
 
 def conditions_of(plural: str, filters: Mapping[str, str]) -> list[ColumnElement[bool]]:
-    """One condition for each filter; an unknown value gives an empty list, never an error."""
+    """One condition for each filter; a value that nothing has gives an empty list.
+
+    `function`, `workflow` and `task` take a reference, a part of one, or an entity's key; `state` several
+    states, with commas; `id` the beginning of an id.
+
+    Raises:
+        UsageFault: a run's `state` is none of those that there are.
+    """
     if any(plain(value) != value for value in filters.values()):
         return [false()]  # no stored text has it, and PostgreSQL would refuse it
     conditions: list[ColumnElement[bool]] = []
@@ -70,11 +91,19 @@ def conditions_of(plural: str, filters: Mapping[str, str]) -> list[ColumnElement
             conditions.append(entities.c[field] == filters[field])
     for field in _REFERENCES:
         if field in filters:
-            column, value = entities.c[field], filters[field]
+            column, value = entities.c[field], reference(filters[field])
             exact = _EXACT_REFERENCE.fullmatch(value)
             conditions.append(column == value if exact else column.contains(value, autoescape=True))
     if "action" in filters and "task" not in filters:
         conditions.append(entities.c.task.contains(filters["action"], autoescape=True))
+    if "state" in filters:
+        states = [state.strip() for state in filters["state"].split(",")]
+        if plural == "runs":
+            for state in states:
+                check_state(state)
+        conditions.append(entities.c.state.in_(states))
+    if "id" in filters:
+        conditions.append(entities.c.id.startswith(filters["id"], autoescape=True))
     if "q" in filters:
         columns = [entities.c.id, entities.c.name]
         if plural == "runs":
@@ -84,6 +113,15 @@ def conditions_of(plural: str, filters: Mapping[str, str]) -> list[ColumnElement
         if field in filters:
             conditions += _range(field, filters[field])
     return conditions
+
+
+def reference(value: str) -> str:
+    """What runs and tasks hold of an entity whose key is `value`; any other value as it is."""
+    found = _KEY.fullmatch(value)
+    if found is None:
+        return value
+    project, kind, name = found.groups()
+    return f"{kind}://{project}/{name}"
 
 
 def _range(field: str, value: str) -> list[ColumnElement[bool]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
 
 import click
 
-from digitalhub_runtime_python.local import pairs, split_target
+from digitalhub_runtime_python.handlers import check_arguments, check_handler_exists
+from digitalhub_runtime_python.local import pairs, python_option, split_target
 from digitalhub_runtime_python.nuclio import manifests as nuclio
+from digitalhub_runtime_python.spec import interpreter_version
 
 
 @click.command("manifests", short_help="Print what deploys a function.")
@@ -45,9 +46,7 @@ from digitalhub_runtime_python.nuclio import manifests as nuclio
 @click.option("--name", help="Default: the handler's.")
 @click.option("--namespace", default="nuclio", show_default=True, help="Kubernetes' namespace.")
 @click.option("--project", default="default", show_default=True, help="Nuclio's project.")
-@click.option(
-    "--python", default=f"3.{sys.version_info[1]}", show_default=True, help="The image's Python."
-)
+@python_option("The image's Python:")
 @click.option("--init-function", default="", help="Called once per worker, with the context.")
 @click.option(
     "-p",
@@ -104,6 +103,13 @@ def manifests(
       dhpy manifests main.py:serve --image registry/f:1 --form function > function.yaml
     """
     file, handler = split_target(target)
+    python = given.pop("python_version")
+    text = file.read_bytes()
+    named = {"code_src": file.name, "handler": handler, "init_function": given["init_function"]}
+    check_handler_exists(text, named, python)
+    check_arguments(text, handler, pairs(given["parameters"]))
+    if given["init_function"]:
+        check_arguments(text, given["init_function"], pairs(given["init_parameters"]))
     low, _, high = replicas.partition(":")
     limits = {"cpu": cpu.partition(":"), "memory": memory.partition(":")}
     try:
@@ -117,6 +123,7 @@ def manifests(
             "name": name or handler.replace("_", "-").lower(),
             "file": file.name,
             "handler": f"{file.stem}:{handler}",
+            "python": interpreter_version(python),
             "code": file.read_text("utf-8") if inline else "",
             "min_replicas": least,
             "max_replicas": most,

@@ -15,6 +15,7 @@ from digitalhub_runtime_python.nuclio.functions import OWN_HANDLER
 CODE = "/opt/function/code"
 """Where `dhpy build` puts a function's code."""
 USER = 8877
+_QUANTITY = re.compile(r"\d+(\.\d+)?([mkMGTPE]|[KMGTPE]i)?")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -166,6 +167,12 @@ def _check(deployment: Deployment) -> None:
         problems.append(
             f"the event timeout {deployment.event_timeout!r} is no duration such as 30s"
         )
+    for what, quantities in (("request", deployment.requests), ("limit", deployment.limits)):
+        for resource_name, value in quantities.items():
+            if not _QUANTITY.fullmatch(value):
+                problems.append(
+                    f"the {resource_name} {what} {value!r} is not a quantity such as 500m or 256Mi"
+                )
     if deployment.plain and deployment.code:
         problems.append("a plain Nuclio handler must be in the image")
     if problems:

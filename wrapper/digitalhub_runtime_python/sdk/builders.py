@@ -18,7 +18,7 @@ from digitalhub.entities.task._base.status import TaskStatus
 from digitalhub_runtime_python import error_report
 from digitalhub_runtime_python.sdk import checks, compat, core, entities, kinds, pods, source
 from digitalhub_runtime_python.sdk.requirements import read_requirements
-from digitalhub_runtime_python.spec import ACTIONS
+from digitalhub_runtime_python.spec import ACTIONS, python_name
 
 logger = compat.get_logger(__name__)
 
@@ -73,6 +73,9 @@ class PythonFunctionBuilder(KindBuilder, FunctionBuilder):
             UsageFault, SourceFault, HandlerFault: nothing was created.
         """
         checks.check_entity_name(name)
+        parameters = source.with_function(parameters)
+        if "python_version" in parameters:
+            parameters["python_version"] = python_name(parameters["python_version"])
         spec = {k: v for k, v in parameters.items() if k not in kinds.SOURCE_PARAMETERS}
         code_parameters = {k: v for k, v in parameters.items() if k in kinds.SOURCE_PARAMETERS}
         if isinstance(spec.get("source"), Mapping):  # the stored form, as in an exported function

@@ -221,4 +221,4 @@ def _problem(error: Any) -> str:
     return f"{place}: {reason[:1].lower()}{reason[1:]}"
 
 
-_SHAPES = "docs/reference/task.md and docs/reference/function.md show each parameter's shape."
+_SHAPES = "Each parameter's shape: dhpy help task, dhpy help function"

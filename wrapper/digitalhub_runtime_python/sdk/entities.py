@@ -13,7 +13,7 @@ from digitalhub.entities.task._base.entity import Task
 from digitalhub.factory.entity import entity_factory
 
 from digitalhub_runtime_python.errors import UsageFault
-from digitalhub_runtime_python.sdk import checks, compat, session
+from digitalhub_runtime_python.sdk import checks, compat, session, views
 from digitalhub_runtime_python.states import ENDED
 
 if TYPE_CHECKING:
@@ -51,6 +51,9 @@ class _OwnAttributes:
 
 class FunctionPython(_OwnAttributes, Function):
     """A function of kind python."""
+
+    def __repr__(self) -> str:
+        return views.function_line(self)
 
     def run(self, action: str = "job", *args: Any, **kwargs: Any) -> RunPythonRun:
         """Execute the function.
@@ -97,6 +100,37 @@ class FunctionPython(_OwnAttributes, Function):
             return run.start_local(self, task)  # type: ignore[no-any-return]
         run.save()
         return run.wait(bool(options["log_info"])) if options["wait"] else run  # type: ignore[no-any-return]
+
+    def trigger(
+        self,
+        action: str,
+        kind: str,
+        name: str,
+        template: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Have the platform run the function by itself.
+
+        Args:
+            action: `job`, `serve` or `build`.
+            kind: `scheduler`; DigitalHub Core has `lifecycle` too.
+            name: the trigger's.
+            template: what the runs get, as `run()` takes it: `{"parameters": {…}, "inputs": {…}}`.
+            **kwargs: `schedule` (str) of a scheduler: a Quartz cron expression, seconds first, in UTC.
+
+        Raises:
+            UsageFault: the template is not what a run takes; nothing was created.
+        """
+        checks.check_action(action)
+        values = checks.check_run(action, dict(template or {}))
+        if values.pop("local_execution", False):
+            raise UsageFault(
+                "usage/local",
+                "A trigger's runs are executed by the platform.",
+                "Leave local_execution out of the template.",
+            )
+        checks.check_entity_name(name)
+        return super().trigger(action, kind, name, values, **kwargs)
 
     def _get_or_create_task(self, name: str) -> Any:
         """The function's task; the SDK's own way asks the platform twice."""
@@ -179,6 +213,12 @@ class RunPythonRun(_OwnAttributes, Run):
         if isinstance(found, str) and found.startswith("store://"):
             return str(session.get_entity(found).spec.image)
         return found
+
+    def __repr__(self) -> str:
+        return views.run_line(self)
+
+    def _repr_html_(self) -> str:
+        return views.run_page(self)
 
     # --- its life --------------------------------------------------------------------------------
 

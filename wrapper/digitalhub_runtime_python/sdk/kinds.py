@@ -60,7 +60,7 @@ RUN: Fields = {
     "init_parameters": dict[str, Any],
 }
 
-SOURCE_PARAMETERS = ("code_src", "code", "base64", "handler", "init_function", "lang")
+SOURCE_PARAMETERS = ("func", "code_src", "code", "base64", "handler", "init_function", "lang")
 """Parameters of a function that end in its `source`."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import difflib
 import os
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -20,9 +21,9 @@ from digitalhub.stores.data.api import get_store
 
 from digitalhub_runtime_python import transfer
 from digitalhub_runtime_python.errors import SourceFault, UsageFault
-from digitalhub_runtime_python.sdk import compat
+from digitalhub_runtime_python.handlers import check_handler_exists
+from digitalhub_runtime_python.sdk import cells, compat
 from digitalhub_runtime_python.sdk.checks import check_handler
-from digitalhub_runtime_python.sdk.handlers import check_handler_exists
 from digitalhub_runtime_python.sources import SCHEMES, local, tree, uri
 
 logger = compat.get_logger(__name__)
@@ -83,6 +84,34 @@ def read_code(parameters: Mapping[str, Any], python_version: str = "") -> Code:
     if parsed.scheme not in ("", "file"):
         return Code({**source, "source": code_src})
     return _read_local(Path(parsed.url).expanduser(), source, given, python_version)
+
+
+def with_function(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters with a function's code in place of the function, `func` or `code_src`.
+
+    Its Python is this one, unless another is named.
+
+    Raises:
+        UsageFault: usage/code
+        SourceFault: source/func
+    """
+    given = dict(parameters)
+    function = given.pop("func", None)
+    if callable(given.get("code_src")) and not isinstance(given["code_src"], os.PathLike):
+        function = function or given.pop("code_src")
+    if function is None:
+        return given
+    others = [n for n in ("code_src", "code", "base64", "handler") if given.get(n) is not None]
+    if others:
+        raise UsageFault(
+            "usage/code",
+            f"func and {others[0]} both say what the code is.",
+            "Pass one of them; the handler is the function itself.",
+        )
+    text, name = cells.text_of(function)
+    here = f"PYTHON{sys.version_info[0]}_{sys.version_info[1]}"
+    named = {"code": text, "handler": name, "code_src": "main.py"}
+    return {"python_version": here, **given, **named}
 
 
 def upload(code: Code, project: str, name: str, entity_id: str) -> dict[str, Any]:
@@ -178,6 +207,12 @@ def _read_local(
         check_handler_exists(text, given, python_version)
         source["base64"] = base64.b64encode(text).decode()
         return Code({**source, "source": _shown_name(path)})
+    if path.suffix == ".ipynb" and path.is_file():
+        text = cells.notebook_text(path).encode()
+        given = {**given, "code_src": path.with_suffix(".py")}
+        check_handler_exists(text, given, python_version)
+        source["base64"] = base64.b64encode(text).decode()
+        return Code({**source, "source": _shown_name(path.with_suffix(".py"))})
     if path.is_dir():
         return Code(source, path)
     if path.suffix == ".zip" and path.is_file():
@@ -191,7 +226,7 @@ def _read_local(
     if path.exists():
         raise SourceFault(
             "source/not-code",
-            f"{path} is no .py file, no .zip and no folder.",
+            f"{path} is no .py file, no .ipynb, no .zip and no folder.",
             "Pass one of these, or a URI.",
         )
     raise _missing(path)

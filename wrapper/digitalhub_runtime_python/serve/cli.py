@@ -10,7 +10,7 @@ import click
 
 from digitalhub_runtime_python import log
 from digitalhub_runtime_python.errors import UsageFault
-from digitalhub_runtime_python.local import in_place, pairs, split_target
+from digitalhub_runtime_python.local import in_place, json_pairs, pairs, split_target
 from digitalhub_runtime_python.settings import ServeSettings, Settings
 from digitalhub_runtime_python.spec import RunSpec, SourceSpec
 
@@ -43,7 +43,7 @@ def serve(
     Examples:
       dhpy serve main.py:predict
       dhpy serve main.py:predict --reload --port 9000 -p threshold=0.5
-    Every other setting is a variable, see docs/reference/serving.md.
+    Every other setting is a variable: dhpy help reference/serving
     """
     import os
     from dataclasses import replace
@@ -56,6 +56,7 @@ def serve(
     settings = Settings.from_env(os.environ)
     chosen = {name: value for name, value in given.items() if value is not None}
     options = replace(ServeSettings.from_env(os.environ), **chosen)
+    options = _with_free_ports(options, {*chosen, *os.environ})
     log.configure(settings.log_level, settings.log_format)
     file, handler = split_target(target)
     run = RunSpec(
@@ -83,6 +84,29 @@ def serve(
             announce=_announce,
         )
     sys.exit(status)
+
+
+def _with_free_ports(options: ServeSettings, asked: set[str]) -> ServeSettings:
+    """The default ports where they are free, else other ones; a port that was asked for stays as it is."""
+    from dataclasses import replace
+
+    from digitalhub_runtime_python.serve import sockets
+
+    for name, variables in _ASKED.items():
+        port = getattr(options, name)
+        if not asked.isdisjoint((name, *variables)) or sockets.is_free(options.host, port):
+            continue
+        click.echo(f"Port {port} is taken; another one is used.", err=True)
+        chosen: dict[str, Any] = {name: 0}
+        options = replace(options, **chosen)
+    return options
+
+
+_ASKED = {
+    "port": ("DHPY_PORT", "PORT", "LISTEN_ADDRESS", "DHPY_LISTEN_FD"),
+    "management_port": ("DHPY_MANAGEMENT_PORT",),
+}
+"""Port -> the variables that ask for one."""
 
 
 def _announce(url: str, management_url: str) -> None:
@@ -142,13 +166,16 @@ def invoke(
 
 def _request(parameters: tuple[str, ...], data: str | None) -> tuple[dict[str, str], bytes | None]:
     if parameters:
-        fields = {name: _value(text) for name, text in pairs(parameters).items()}
-        return {"content-type": "application/json"}, json.dumps(fields).encode()
+        fields = json.dumps(json_pairs(parameters))
+        return {"content-type": "application/json"}, fields.encode()
     if data is None:
         return {}, None
     if data.startswith("@"):
-        with click.open_file(data[1:], "rb") as file:
-            body: bytes = file.read()
+        try:
+            with click.open_file(data[1:], "rb") as file:
+                body: bytes = file.read()
+        except OSError as exc:
+            raise UsageFault("usage/invoke", f"{data[1:]} cannot be read: {exc.strerror}.", "Check the path after @.") from exc  # fmt: skip
     else:
         body = data.encode()
     try:
@@ -156,13 +183,6 @@ def _request(parameters: tuple[str, ...], data: str | None) -> tuple[dict[str, s
     except ValueError:
         return {}, body
     return {"content-type": "application/json"}, body
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _print(response: Any) -> None:

@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m digitalhub_runtime_python serve",
         description="Serve the function of run $RUN_ID of project $PROJECT_NAME, or of the run in "
-        "$DHPY_RUN_FILE, over HTTP. Every option has a variable, see docs/reference/serving.md.",
+        "$DHPY_RUN_FILE, over HTTP. Every option has a variable, see: dhpy help reference/serving",
     )
     parser.add_argument("--host", help="address to listen on ($DHPY_HOST)")
     parser.add_argument("--port", help="of the function; 0 takes a free one ($DHPY_PORT)")

@@ -36,6 +36,15 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def is_free(host: str, port: int) -> bool:
+    """Whether `listen` would succeed just now."""
+    try:
+        listen(host, port).close()
+    except UsageFault:
+        return False
+    return True
+
+
 def inherited(fd: int) -> socket.socket:
     """A listening socket that the process was started with.
 

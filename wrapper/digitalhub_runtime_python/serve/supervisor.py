@@ -7,6 +7,7 @@ milliseconds and shares those pages. It runs no thread and no event loop, so tha
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import json
 import logging
@@ -20,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
-from digitalhub_runtime_python.serve import board, management, worker
+from digitalhub_runtime_python.serve import board, management, refusing, worker
 from digitalhub_runtime_python.serve.front import STUCK
 from digitalhub_runtime_python.serve.worker import Service
 
@@ -276,6 +277,9 @@ class Supervisor:
             return
         if self._watch is not None and not place.ready:
             logger.error("the function cannot be served; it is tried again when its code changes")
+            reason = str(place.failure.get("error") or _ending(status))
+            refuse = functools.partial(refusing.main, self._listener, reason)
+            place.pid = self._fork(refuse, self._manager)
             return
         lived = time.monotonic() - place.started
         level = logging.ERROR if status else logging.WARNING

@@ -182,5 +182,5 @@ def _malformed(text: str, why: str) -> SourceFault:
     return SourceFault(
         "source/uri",
         f"The code source {shown!r} is not well formed: {why}.",
-        "See docs/reference/sources.md for the forms that there are.",
+        "The forms that there are: dhpy help sources",
     )

@@ -10,11 +10,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
-from digitalhub_runtime_python.errors import HandlerFault
+import msgspec
+
+from digitalhub_runtime_python.errors import ArgumentFault, HandlerFault
 from digitalhub_runtime_python.spec import PYTHON_VERSIONS
 
 _DYNAMIC = frozenset({"globals", "exec", "setattr", "vars", "locals", "__getattr__"})
 """Names that let a module define functions which its text does not show."""
+
+
+_PLAIN = {"int": int, "float": float, "bool": bool}
 
 
 def check_handler_exists(text: bytes, given: Mapping[str, Any], python_version: str) -> None:
@@ -52,6 +57,52 @@ def check_handler_exists(text: bytes, given: Mapping[str, Any], python_version: 
             (f"Did you mean {close[0]!r}? " if close else "")
             + (f"It defines {', '.join(functions[:12])}." if functions else "It defines none."),
         )
+
+
+def check_arguments(text: bytes, handler: str, given: Mapping[str, Any]) -> None:
+    """Refuse arguments that the handler cannot take, as far as its text tells.
+
+    Args:
+        given: values as a command line has them: text.
+
+    Raises:
+        ArgumentFault: arguments/mismatch
+    """
+    try:
+        found = [n for n in ast.parse(text).body if getattr(n, "name", "") == handler]
+    except (SyntaxError, ValueError):
+        return  # check_handler_exists has let it pass: it may be of a later Python
+    if not found or not isinstance(found[0], (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return
+    plain = [d for d in found[0].decorator_list if "handler" not in ast.dump(d)]
+    if plain:
+        return  # what it takes is the decorator's to say
+    arguments = found[0].args
+    names = {a.arg: a for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)}
+    problems = [_unfit(name, value, names) for name, value in given.items()]
+    problems = [problem for problem in problems if problem]
+    if arguments.kwarg:
+        problems = [problem for problem in problems if "unknown" not in problem]
+    if problems:
+        raise ArgumentFault(
+            "arguments/mismatch",
+            f"{handler}() cannot take its arguments: {'; '.join(problems)}.",
+            f"It takes ({', '.join(names)}).",
+        )
+
+
+def _unfit(name: str, value: Any, names: Mapping[str, ast.arg]) -> str:
+    if name not in names:
+        close = difflib.get_close_matches(name, list(names), n=1)
+        return f"unknown {name!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
+    hint = getattr(names[name].annotation, "id", "")
+    if hint not in _PLAIN:
+        return ""
+    try:
+        msgspec.convert(value, _PLAIN[hint], strict=False)
+    except msgspec.ValidationError:
+        return f"{name!r} is {value!r}, which is not {_PLAIN[hint].__name__}"
+    return ""
 
 
 def _means(prefix: str, name: str) -> bool:
