@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from digitalhub.entities._commons.enums import Relationship
@@ -18,6 +19,8 @@ from digitalhub_runtime_python.states import ENDED
 
 if TYPE_CHECKING:
     import requests
+
+    from digitalhub_runtime_python.sdk.sweeps import Sweep
 
 logger = compat.get_logger(__name__)
 
@@ -100,6 +103,45 @@ class FunctionPython(_OwnAttributes, Function):
             return run.start_local(self, task)  # type: ignore[no-any-return]
         run.save()
         return run.wait(bool(options["log_info"])) if options["wait"] else run  # type: ignore[no-any-return]
+
+    def map(
+        self,
+        parameters: Sequence[Mapping[str, Any]],
+        *,
+        name: str | None = None,
+        parallel: int = 8,
+        **kwargs: Any,
+    ) -> Sweep:
+        """Run the function as a job once for each of `parameters`, and wait for all.
+
+        Args:
+            parameters: a dict for each run.
+            name: of the sweep; one of the same name takes up what is there already, and runs the rest.
+            parallel: how many are asked for at the same time; the platform has its own limit.
+            **kwargs: as `run()` takes them: `inputs`, `resources`, …
+
+        Returns:
+            The sweep: `frame()` is its table, `best(name)` a run, `failed` runs, `retry()` runs those again.
+
+        Raises:
+            UsageFault: something cannot be run; nothing was started.
+        """
+        from digitalhub_runtime_python.sdk import sweeps
+
+        return sweeps.sweep(self, parameters, "job", name, parallel, kwargs)
+
+    def sweep(
+        self,
+        grid: Mapping[str, Sequence[Any]],
+        *,
+        name: str | None = None,
+        parallel: int = 8,
+        **kwargs: Any,
+    ) -> Sweep:
+        """`map` over every combination of the grid's values: `{"rate": [0.1, 0.2], "depth": [3, 5]}`."""
+        from digitalhub_runtime_python.sdk import sweeps
+
+        return sweeps.sweep(self, sweeps.grid(grid), "job", name, parallel, kwargs)
 
     def trigger(
         self,
