@@ -17,6 +17,15 @@ from digitalhub_python_builder.engines.native import NativeEngine
 from digitalhub_python_builder.plan import Content, Plan
 from digitalhub_runtime_python.errors import UsageFault
 
+_NUCLIO = (
+    "core.sh",
+    "processor",
+    "uv/uv",
+    "requirements/nuclio.txt",
+    "requirements/common.txt",
+    "whl/README.txt",
+)
+"""Files of images/nuclio that lie below /opt/nuclio."""
 _ENVS = {"DHPY_HOST": "0.0.0.0", "BASH_ENV": "/opt/nuclio/core.sh"}  # noqa: S104 - a container's own network
 
 
@@ -85,7 +94,7 @@ def labels(python: str, flavour: str, base: str) -> dict[str, str]:
 def _nuclio_files() -> dict[str, Content]:
     """Where DigitalHub Core and Nuclio look: our stand-in for the processor, and the wrapper for the real one."""
     package = Path(digitalhub_runtime_python.__file__).parent
-    found: dict[str, Content] = {f"opt/nuclio/{name}": bases.folder() / "nuclio" / name for name in ("core.sh", "processor")}  # fmt: skip
+    found: dict[str, Content] = {f"opt/nuclio/{name}": bases.folder() / "nuclio" / name for name in _NUCLIO}  # fmt: skip
     found["opt/nuclio/_nuclio_wrapper.py"] = package / "nuclio" / "wrapper.py"
     return found
 

@@ -21,7 +21,9 @@ case "$0" in
         fi
         if [ "$2 $3 $4" = "-m pip install" ]; then
             [ "$# $5 $6" = "7 --user -r" ] && are_installed "$7" "${1%/bin/*}" && return
-            command "$1" -m digitalhub_runtime_python.nuclio.installed "${@:5}" && return
+            # The script makes 1 of every status; this one is told apart.
+            command "$1" -m digitalhub_runtime_python.nuclio.installing "${@:4}" || exit
+            return
         fi
         command "$@"
     }
@@ -38,7 +40,6 @@ case "$0" in
         while read -r line || [ -n "$line" ]; do
             case "$line" in
             "" | "#"*) continue ;;
-            "digitalhub[full]") line=digitalhub ;;
             *[!A-Za-z0-9._=-]*) return 1 ;;
             esac
             line=${line,,} version=${line#"${line%%==*}"} line=${line%%==*}

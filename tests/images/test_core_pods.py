@@ -131,7 +131,7 @@ def test_a_data_frame_is_stored_within_a_default_pods_memory(
 ) -> None:
     code = "import pandas as pd\ndef f(): return pd.DataFrame({'n': range(1000)})\n"
     with Core(code) as core:
-        core.files(tmp_path, requirements="digitalhub[full]\ndigitalhub-runtime-python\n")
+        core.files(tmp_path, requirements="digitalhub\ndigitalhub-runtime-python\n")
         env = {
             "DHCORE_DEFAULT_FILES_STORE": "s3://bucket",
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{core.port}",

@@ -181,8 +181,8 @@ def test_without_pyyaml_a_file_that_is_not_cores_is_refused_with_what_to_do(
         ("msgspec==0.0.1\n", False),
         ("no-such-thing-at-all\n", False),
         ("msgspec>=0.1\n", False),  # pip's to judge
-        ("msgspec[yaml]\n", False),
-        ("digitalhub[full]\ndigitalhub-runtime-python\n", True),  # as Core adds them
+        ("msgspec[no-such-extra]\n", False),
+        ("digitalhub-runtime-python\n", True),
         ("-r other.txt\n", False),
         ("msgspec @ https://127.0.0.1/x.whl\n", False),
     ],
@@ -202,7 +202,7 @@ def test_only_what_is_surely_there_is_taken_for_installed(
     [
         ("plain\nWith-Dashes_and.dots\n# nothing\n\nwith.dashes.and-dots==1.2", False),
         ("plain==2.0.post1\n", False),
-        ("digitalhub[full]\n", False),
+        ("digitalhub[full]\n", True),  # what an extra needs is in a package's metadata
         ("plain==2.0\n", True),
         ("plai\n", True),
         ("plain plain\n", True),
