@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from digitalhub_runtime_python import arguments
-from digitalhub_runtime_python.calls.event import RequestEvent
+from digitalhub_runtime_python.calls.event import RequestEvent, own
 from digitalhub_runtime_python.calls.multipart import Part
 
 CLOUD_EVENT = "application/cloudevents+json"
@@ -73,7 +73,7 @@ def json_fields(event: RequestEvent, *, strict: bool) -> dict[str, Any]:
     """The fields of a JSON object body; none where there is no body, or the function sees the event."""
     body: Any = None
     raw = event._raw
-    if not raw and type(event.__dict__.get("body")) is dict:
+    if not raw and type(own(event).get("body")) is dict:
         body = event.body  # the data of a structured CloudEvent that the processor took apart
     elif event.is_json():
         body = event.body  # the bytes, where they are not JSON

@@ -34,8 +34,8 @@ def encode_json(value: Any) -> bytes:
     try:
         raw = _encode(value)
         # msgspec writes them as null, silently; a null is rare enough to go and look.
-        if b"null" in raw and _has_nonfinite(value):
-            raw = _encode(_spelled(msgspec.to_builtins(value, str_keys=True, enc_hook=_item)))
+        if b"null" in raw and has_nonfinite(value):
+            raw = _encode(spelled(msgspec.to_builtins(value, str_keys=True, enc_hook=_item)))
     except (TypeError, ValueError, OverflowError, RecursionError) as exc:
         try:
             return json.dumps(value, allow_nan=False).encode()  # integers of any size
@@ -68,24 +68,24 @@ _VIEWS = ("dict_keys", "dict_values", "dict_items", "deque", "map", "filter", "z
 _encode = msgspec.json.Encoder(enc_hook=_item).encode
 
 
-def _has_nonfinite(value: Any) -> bool:
+def has_nonfinite(value: Any) -> bool:
     if isinstance(value, float):
         return not math.isfinite(value)
     if isinstance(value, dict):
-        return any(_has_nonfinite(v) for v in value.values())
+        return any(has_nonfinite(v) for v in value.values())
     if isinstance(value, (list, tuple, set, frozenset)):
-        return any(_has_nonfinite(v) for v in value)
+        return any(has_nonfinite(v) for v in value)
     # A dataclass, an array: only its plain form tells.
     return value is not None and not isinstance(value, (str, int, bytes))
 
 
-def _spelled(value: Any) -> Any:
+def spelled(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, dict):
-        return {k: _spelled(v) for k, v in value.items()}
+        return {k: spelled(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_spelled(v) for v in value]
+        return [spelled(v) for v in value]
     return value
 
 

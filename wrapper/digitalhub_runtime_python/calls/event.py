@@ -58,8 +58,14 @@ class RequestEvent(nuclio_sdk.Event):  # type: ignore[misc]
         if make is None:
             raise AttributeError(f"the event has no attribute {name!r}")
         value = make(self)
-        self.__dict__[name] = value
+        own(self)[name] = value
         return value
+
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        """What `vars` and `dir` see: everything, as with Nuclio's event."""
+        self._make_all()
+        return own(self)
 
     def json_body(self) -> Any:
         """The body as JSON, whatever its content type says.
@@ -97,7 +103,7 @@ class RequestEvent(nuclio_sdk.Event):  # type: ignore[misc]
     def unpack(self, raw: bytes) -> None:
         """Take another body: what this one was packed in is gone, and its header with it."""
         self._raw = raw
-        self.__dict__.pop("body", None)
+        own(self).pop("body", None)
         self.headers.pop("Content-Encoding", None)
 
     def open_envelope(
@@ -111,7 +117,7 @@ class RequestEvent(nuclio_sdk.Event):  # type: ignore[misc]
         elif isinstance(data, str) and self.is_json():
             raw = json.dumps(data)
         self._raw = raw if isinstance(raw, bytes) else raw.encode("utf-8", "surrogatepass")
-        self.__dict__["body"] = self._raw if data is None else data
+        own(self)["body"] = self._raw if data is None else data
         self.id, self.type, self.source = envelope["id"], envelope["type"], envelope["source"]
         self.type_version = str(envelope.get("dataschema") or "")
         self.version = envelope["specversion"]
@@ -122,39 +128,73 @@ class RequestEvent(nuclio_sdk.Event):  # type: ignore[misc]
         return media_type in self.headers.get("Accept", "")
 
     def to_json(self) -> str:
-        self._make_all()
-        return str(super().to_json())
+        return str(super().to_json())  # of vars(self)
 
     def __getstate__(self) -> dict[str, Any]:
         # The request's scope holds its connection, which cannot be copied or pickled.
-        self._make_all()
-        return {k: v for k, v in self.__dict__.items() if k != "_scope"}
+        return {k: v for k, v in vars(self).items() if k != "_scope"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        own(self).update(state)
 
     def _make_all(self) -> None:
+        mine = own(self)
         for name in (*_SHOWN, *_CONSTANT):
-            self.__dict__[name] = getattr(self, name)
+            if name not in mine:
+                mine[name] = getattr(self, name)
+
+
+own: Callable[[Any], dict[str, Any]] = nuclio_sdk.Event.__dict__["__dict__"].__get__
+"""An event's attributes as far as they are made."""
 
 
 class Headers(dict):  # type: ignore[type-arg]
-    """Header name as Go writes it (`X-Foo-Bar`) -> value; looked up in whatever case."""
+    """Header name as it came (from HTTP as Go writes it, `X-Foo-Bar`) -> value; looked up in whatever case."""
 
-    def __missing__(self, key: str) -> Any:
+    def _known(self, key: Any) -> Any:
+        """The spelling that is there; the key itself for none."""
+        if key.__class__ is not str or dict.__contains__(self, key):
+            return key
         canonical = canonical_name(key)
-        if canonical == key:
+        if dict.__contains__(self, canonical):
+            return canonical
+        folded = key.lower()
+        return next((n for n in self if n.__class__ is str and n.lower() == folded), key)
+
+    def __missing__(self, key: Any) -> Any:
+        known = self._known(key)
+        if known is key:
             raise KeyError(key)
-        return dict.__getitem__(self, canonical)
+        return dict.__getitem__(self, known)
 
     def __contains__(self, key: object) -> bool:
-        return dict.__contains__(self, canonical_name(key) if isinstance(key, str) else key)
+        return dict.__contains__(self, self._known(key))
 
-    def __setitem__(self, key: str, value: Any) -> None:
-        dict.__setitem__(self, canonical_name(key), value)
+    def __setitem__(self, key: Any, value: Any) -> None:
+        dict.__setitem__(self, self._known(key), value)
 
-    def get(self, key: str, default: Any = None) -> Any:
-        return dict.get(self, canonical_name(key), default)
+    def __delitem__(self, key: Any) -> None:
+        dict.__delitem__(self, self._known(key))
 
-    def pop(self, key: str, *default: Any) -> Any:
-        return dict.pop(self, canonical_name(key), *default)
+    def get(self, key: Any, default: Any = None) -> Any:
+        return dict.get(self, self._known(key), default)
+
+    def pop(self, key: Any, *default: Any) -> Any:
+        return dict.pop(self, self._known(key), *default)
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        return dict.setdefault(self, self._known(key), default)
+
+    def update(self, *others: Any, **more: Any) -> None:
+        for key, value in dict(*others, **more).items():
+            self[key] = value
+
+    def __ior__(self, other: Any) -> Headers:  # type: ignore[misc]
+        self.update(other)
+        return self
+
+    def copy(self) -> Headers:
+        return Headers(self)
 
 
 def canonical_name(name: str) -> str:

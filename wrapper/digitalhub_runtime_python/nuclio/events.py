@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import nuclio_sdk
 
-from digitalhub_runtime_python.calls.event import Headers, RequestEvent
+from digitalhub_runtime_python.calls.event import Headers, RequestEvent, own
 
 _EPOCH = datetime.datetime(1970, 1, 1)
 _triggers: dict[tuple[Any, Any], Any] = {}
@@ -31,18 +31,18 @@ class ProcessorEvent(RequestEvent):
 
     def __init__(self, data: dict[str, Any]) -> None:
         body, trigger = data.pop("body"), data.pop("trigger")
-        own = self.__dict__
-        own["_seconds"] = data.pop("timestamp", 0)
-        own["_headers"] = data.pop("headers", None)
+        mine = own(self)
+        mine["_seconds"] = data.pop("timestamp", 0)
+        mine["_headers"] = data.pop("headers", None)
         data.pop("content-type", None)  # the same as content_type
-        own.update(data)
-        own["trigger"] = _trigger(trigger)
-        own["fields"] = own.get("fields") or {}
-        own["path"] = own.get("path") or "/"
+        mine.update(data)
+        mine["trigger"] = _trigger(trigger)
+        mine["fields"] = mine.get("fields") or {}
+        mine["path"] = mine.get("path") or "/"
         if body is None or isinstance(body, bytes):
-            own["_raw"] = body or b""
+            mine["_raw"] = body or b""
         else:
-            own["_raw"], own["body"] = b"", body  # the data of a structured CloudEvent
+            mine["_raw"], mine["body"] = b"", body  # the data of a structured CloudEvent
 
     def __getattr__(self, name: str) -> Any:
         if name == "headers":
@@ -50,23 +50,23 @@ class ProcessorEvent(RequestEvent):
             value: Any = Headers(given) if not _is_raw(given) else given
         elif name == "timestamp":
             value = _EPOCH + datetime.timedelta(seconds=self._seconds)
-        elif name == "body" and self.__dict__["content_type"] == "application/json":
+        elif name == "body" and self.content_type == "application/json":
             try:
                 value = _decode_json(self._raw)  # what is usual, in a third of the time
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 return super().__getattr__(name)
-        elif name == "body" and isinstance(self.__dict__["content_type"], bytes):
+        elif name == "body" and _of_bytes(self.content_type):
             value = _raw_body(self)
         else:
             return super().__getattr__(name)
-        self.__dict__[name] = value
+        own(self)[name] = value
         return value
 
     def is_json(self) -> bool:
         given: Any = self.content_type
         if given.__class__ is bytes:
             return given.partition(b";")[0].strip().lower() == b"application/json"
-        return super().is_json()
+        return given is not None and super().is_json()
 
     def media_type(self) -> str:
         given: Any = self.content_type
@@ -112,8 +112,10 @@ class Reader:
             event = self._event(data)
         except (KeyError, TypeError, AttributeError, ValueError) as exc:
             raise ValueError(f"the processor sent no event: {exc!r}") from exc
-        if event.id and event.id == self._last_id:
-            event.id = _new_id()
+        if (
+            event.id and event.id == self._last_id and not event.version
+        ):  # a CloudEvent has its own, also again
+            event.id = _new_id().encode() if self._raw else _new_id()
         else:
             self._last_id = event.id
         return event
@@ -131,6 +133,10 @@ def _raw_body(event: ProcessorEvent) -> Any:
     return event._raw
 
 
+def _of_bytes(value: Any) -> bool:
+    return isinstance(value, bytes)
+
+
 def _is_raw(mapping: dict[Any, Any]) -> bool:
     return next(iter(mapping), "").__class__ is bytes
 
@@ -141,7 +147,8 @@ def _trigger(data: dict[Any, Any]) -> Any:
     if known is None:
         named = {k.decode() if isinstance(k, bytes) else k: v for k, v in data.items()}
         known = nuclio_sdk.TriggerInfo(named["kind"], named["name"])
-        _triggers[key] = known
+        if len(_triggers) < 100:  # a CloudEvent's source is among them, and clients choose it
+            _triggers[key] = known
     return known
 
 

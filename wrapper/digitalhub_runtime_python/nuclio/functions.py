@@ -45,6 +45,8 @@ class Function:
     """Whether it is given a batch whole; else it is called for each event of it."""
     wants_loop: bool
     """Whether it, or its init, wants an event loop that runs between events too."""
+    names_loop: bool = False
+    """Whether a plain one may ask for the event loop, which has to be there then."""
 
 
 class Calling(Handling):
@@ -124,7 +126,12 @@ def _load_plain(handler: str, the_context: Any, finish: Finish, stack: ExitStack
         finish(init(the_context))
     bound = Calling(call, lambda event: Arguments((the_context, event), {}), names=[], root=None)
     wants_loop = is_async(call) or (init is not None and is_async(init))
-    return Function(bound, takes_batches=True, wants_loop=wants_loop)
+    return Function(bound, takes_batches=True, wants_loop=wants_loop, names_loop=_names_loop(call))
+
+
+def _names_loop(call: Callable[..., Any]) -> bool:
+    code = getattr(inspect.unwrap(call), "__code__", None)
+    return "asyncio" in sys.modules or "asyncio" in getattr(code, "co_names", ())
 
 
 def _go_home(package: str, stack: ExitStack) -> None:
@@ -181,7 +188,12 @@ def _load_own(
     calling = assemble(ready, run, walk.settings, code.root, Calling)
     if walk.status:
         hub.report(walk.status)
-    return Function(calling, takes_batches=False, wants_loop=is_async(ready.handler))
+    return Function(
+        calling,
+        takes_batches=False,
+        wants_loop=is_async(ready.handler),
+        names_loop=_names_loop(ready.handler),
+    )
 
 
 def make_context(

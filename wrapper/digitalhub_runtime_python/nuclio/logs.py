@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import msgspec
 import nuclio_sdk
 
+from digitalhub_runtime_python.calls.encoding import has_nonfinite, spelled
 from digitalhub_runtime_python.nuclio.wire import Outbox
 
 _LEVELS = {
@@ -42,12 +44,12 @@ class SocketLogger(nuclio_sdk.Logger):  # type: ignore[misc]
             super()._update_bound_vars_and_log(level, message, *args, **kw_args)
             return
         kw_args.update(self._bound_variables)
-        text = str(message)
+        text = _text(message)
         if args:
             try:
                 text = text % args
-            except (TypeError, ValueError):
-                text = f"{text} {args!r}"  # a bad format must not lose what is logged
+            except Exception:  # noqa: BLE001 - a bad format, or a value's own: what is logged is not lost
+                text = f"{text} ({', '.join(map(_shown, args))})"
         self._outbox.hold(log_packet(level, text, kw_args), urgent=level >= logging.ERROR)
 
 
@@ -66,18 +68,36 @@ def log_packet(level: int, message: str, more: dict[str, Any]) -> bytes:
 
 def _encode(record: dict[str, Any]) -> bytes:
     try:
-        return _pack(record)
-    except (TypeError, ValueError, OverflowError, RecursionError):
+        raw = _pack(record)
+        if b"null" in raw and has_nonfinite(record["with"]):
+            plain = msgspec.to_builtins(record["with"], str_keys=True, enc_hook=_shown)
+            raw = _pack({**record, "with": spelled(plain)})
+        return raw
+    except Exception:  # noqa: BLE001 - also what a value's own methods raise
         # A key that is no text, a loop, a text that is no Unicode: what is logged is not lost.
         text = record["message"].encode("utf-8", "replace").decode()
-        more = {str(key): ascii(value) for key, value in record["with"].items()}
+        more = {
+            _text(key): _shown(value).encode("ascii", "backslashreplace").decode()
+            for key, value in record["with"].items()
+        }
         return _pack({**record, "message": text, "with": more})
 
 
 def _shown(value: Any) -> str:
-    """What JSON lacks, as Nuclio's logger shows it."""
-    shown = getattr(value, "__log__", None)
-    return str(shown()) if shown is not None else repr(value)
+    """What JSON lacks, as Nuclio's logger shows it; a value that cannot show itself fails no request."""
+    with contextlib.suppress(Exception):
+        shown = getattr(value, "__log__", None)
+        return str(shown()) if shown is not None else repr(value)
+    with contextlib.suppress(Exception):
+        return repr(value)
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value)
+    except Exception as exc:  # noqa: BLE001 - the value's own
+        return f"Unable to serialize object: {exc}"
 
 
 _pack = msgspec.json.Encoder(enc_hook=_shown).encode

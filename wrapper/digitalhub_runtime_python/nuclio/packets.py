@@ -9,8 +9,13 @@ from typing import Any
 
 import msgspec
 
+from digitalhub_runtime_python.calls.event import canonical_name
 from digitalhub_runtime_python.calls.replies import Reply
 
+NO_ACK = b"x-nuclio-stream-no-ack"
+"""Keeps an event from being acknowledged."""
+DISCARDED = b"x-nuclio-stream-event-discarded"
+"""An event was not handed to the function; processors of 1.17 send it again."""
 START = b"s\n"
 STREAM_END = b"e\n"
 _pack = msgspec.json.Encoder().encode
@@ -48,10 +53,15 @@ def control(message: dict[str, Any]) -> bytes:
 
 def _envelope(reply: Reply) -> dict[str, Any]:
     content_type = ""
-    headers: dict[str, str] = {}
+    headers: dict[str, Any] = {}
     for raw_name, raw_value in reply.headers:
         if raw_name == b"content-type":
             content_type = raw_value.decode("latin-1")
+        elif raw_name in (NO_ACK, DISCARDED):
+            # A boolean under the processor's very spelling, or it acknowledges what is then lost; until 1.12
+            # that was the SDK's, in lower case. What is no text it does not send to a client.
+            name = raw_name.decode()
+            headers[name] = headers[canonical_name(name)] = raw_value.lower() in (b"true", b"1")
         elif raw_name != b"content-length":  # the processor's to say
             _add(headers, raw_name.decode("latin-1"), raw_value.decode("latin-1"))
     try:
@@ -67,7 +77,7 @@ def _envelope(reply: Reply) -> dict[str, Any]:
     }
 
 
-def _add(headers: dict[str, str], name: str, value: str) -> None:
+def _add(headers: dict[str, Any], name: str, value: str) -> None:
     """Add a header to a JSON object, where a name can be there once only."""
     if name not in headers:
         headers[name] = value

@@ -28,6 +28,11 @@ class TurnLoop(asyncio.SelectorEventLoop):
 
     # What is to be run, or at what time, can change while the loop waits; it must look again then.
 
+    @property
+    def has_work(self) -> bool:
+        """Whether something has been given to it that it has not run."""
+        return self._waiting.stirred
+
     def call_soon(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         self._waiting.stirred = True
         return super().call_soon(*args, **kwargs)

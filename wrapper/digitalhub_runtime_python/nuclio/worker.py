@@ -97,6 +97,8 @@ class Worker:
             self._options["handler"], self._context, self._loop.finish, stack, walks
         )
         self._call = self._function.handling.call
+        if self._function.names_loop:
+            self._loop.running()  # for its asyncio.get_event_loop()
         self._signals.attach(self._line, lambda: self._callback("drain"))
         self._outbox.send(packets.START)
         self._tell({"kind": "wrapperInitialized", "attributes": {"ready": "true"}})
@@ -115,6 +117,8 @@ class Worker:
                     self._signals.work()
                     self._outbox.send(self._answer(frame))
                     self._signals.rest()
+                    if self._loop.has_work:  # a plain handler's tasks: they go on from here on
+                        self._loop.finish(self._serve_on_loop())
         except (wire.Disconnected, OSError) as exc:
             return self._end(exc)
 
@@ -189,7 +193,11 @@ class Worker:
         if not self._signals.discarding:
             return event
         reply = problem_reply(503, "Event discarded: worker draining")
-        reply.headers.append((b"retry-after", b"1"))
+        reply.headers += [
+            (b"retry-after", b"1"),
+            (packets.NO_ACK, b"true"),
+            (packets.DISCARDED, b"true"),
+        ]
         if event.__class__ is list:
             return packets.batch((one.id, reply) for one in event)
         return packets.answer(reply)
@@ -233,6 +241,11 @@ class LazyLoop:
             self._loop = TurnLoop()
             asyncio.set_event_loop(self._loop)
         return self._loop
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a handler has left something to be run."""
+        return self._loop is not None and self._loop.has_work
 
     def run_until_complete(self, awaitable: Awaitable[Any]) -> Any:
         return self.running().run_until_complete(awaitable)
