@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from digitalhub_python_control.settings import BUCKET, ControlSettings
 
@@ -33,8 +34,20 @@ FOREIGN = (
 _PROXIES = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
 
 
+@dataclass(frozen=True)
+class Credentials:
+    """What a run sends to API and S3."""
+
+    token: str = field(repr=False)
+    s3_access_key: str
+    s3_secret_key: str = field(repr=False)
+
+
 def client_environment(
-    url: str, settings: ControlSettings, environ: Mapping[str, str]
+    url: str,
+    settings: ControlSettings,
+    environ: Mapping[str, str],
+    run: Credentials | None = None,
 ) -> dict[str, str]:
     """The variables to set.
 
@@ -42,17 +55,20 @@ def client_environment(
         url: the control plane's base URL.
         settings: its credentials are in it.
         environ: where the process would inherit from; only its proxies matter.
+        run: the credentials of a run, in place of the server's own.
     """
     env = {
         "DH_NAME": PROFILE,
         "DHCORE_ENDPOINT": url,
         "DHCORE_DEFAULT_FILES_STORE": f"s3://{BUCKET}",
         "AWS_ENDPOINT_URL": f"{url}/s3",
-        "AWS_ACCESS_KEY_ID": settings.s3_access_key,
-        "AWS_SECRET_ACCESS_KEY": settings.s3_secret_key,
+        "AWS_ACCESS_KEY_ID": (run or settings).s3_access_key,
+        "AWS_SECRET_ACCESS_KEY": (run or settings).s3_secret_key,
         "AWS_REGION": "us-east-1",
     }
-    if settings.user:
+    if run is not None:
+        env["DHCORE_ACCESS_TOKEN"] = run.token
+    elif settings.user:
         env.update(DHCORE_USER=settings.user, DHCORE_PASSWORD=settings.password)
     elif settings.token:
         env["DHCORE_ACCESS_TOKEN"] = settings.token

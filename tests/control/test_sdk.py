@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from serving import Process
+from serving import Process, server_process
 
 SCRIPTS = Path(__file__).parent / "scripts"
 
@@ -90,3 +90,12 @@ def test_functions_local_runs_and_their_exports_work(server: Process, tmp_path: 
     assert seen["after_cascade"] == [1, 1]
     assert seen["imported"] and seen["loaded"]
     assert "bad_name" in seen
+
+
+def test_a_run_uses_the_sdk_with_its_own_token_and_reaches_no_other_project(tmp_path: Path) -> None:
+    with server_process(tmp_path / "home", DHPY_USER="ada", DHPY_PASSWORD="s3cret") as server:
+        seen = drive(server, tmp_path, "nested.py")
+    assert seen["state"] == "COMPLETED", seen
+    result = seen["result"]
+    assert (result["child"], result["note"], result["secret"]) == (2, "from a run", "own")
+    assert result["other"] not in ("all of it", "AttributeError", "NameError"), result

@@ -1,4 +1,6 @@
-"""Who may ask: basic authentication or a bearer token, where the server has credentials.
+"""Who may ask: basic authentication or a bearer token, where the server has credentials; and runs.
+
+A run asks with a token of its own, with which it reaches its project, and nothing else, while it lives.
 
 An open server runs what it is sent, and any page that the user has open in a browser can send
 requests to loopback. So what a browser sends on behalf of another site is refused everywhere.
@@ -8,25 +10,38 @@ from __future__ import annotations
 
 import base64
 import hmac
+import re
 from urllib.parse import urlsplit
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from digitalhub_python_control.api.web import refuse
+from digitalhub_python_control.api.web import ASKING, refuse
 from digitalhub_python_control.settings import ControlSettings, is_loopback
+from digitalhub_python_control.store.store import Store
+from digitalhub_python_control.store.tokens import PREFIX, run_of_token
+from digitalhub_runtime_python.errors import Fault
 
 _OPEN = ("/health",)
 _OWN_CHECK = ("/s3", "/s3/")
 """Paths whose requests are signed instead (s3auth.py)."""
 
+_OF_A_RUN = (
+    ("*", "/health|/api/auth|/[.]well-known/configuration"),
+    ("GET PUT", "/api/v1/projects/{project}"),
+    ("*", "/api/v1/-/{project}/.+"),
+)
+"""Methods and paths that a run of a project may use; all that is not here is refused."""
+
 
 class Access:
     """Middleware that answers 401 to who does not prove that they may ask."""
 
-    def __init__(self, app: ASGIApp, settings: ControlSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: ControlSettings, store: Store) -> None:
         self._app = app
         self._settings = settings
+        self._store = store
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -35,6 +50,9 @@ class Access:
         if is_foreign(Headers(scope=scope), self._settings):
             await refuse(403, "Requests of other web sites are not answered.")(scope, receive, send)
             return
+        if (token := run_token(Headers(scope=scope))) and not self._may_all(scope):
+            await self._answer_run(token, scope, receive, send)
+            return
         if self._may(scope):
             await self._app(scope, receive, send)
             return
@@ -42,13 +60,49 @@ class Access:
         message = "Credentials are missing or wrong. Set DHCORE_USER and DHCORE_PASSWORD, or DHCORE_ACCESS_TOKEN."
         await refuse(401, message, challenge)(scope, receive, send)
 
+    async def _answer_run(self, token: str, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            run = await run_in_threadpool(run_of_token, token, self._store)
+        except Fault as fault:
+            await refuse(503, str(fault))(scope, receive, send)
+            return
+        if run is None:
+            text = "The token is not one of a run, or its run has ended."
+            await refuse(401, text, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+            return
+        method, path = scope["method"], scope["path"]
+        if not is_of_run(method, path, run.project):
+            text = f"A run of project {run.project!r} may not {method} {path}."
+            await refuse(403, text)(scope, receive, send)
+            return
+        await self._app({**scope, ASKING: run}, receive, send)
+
+    def _may_all(self, scope: Scope) -> bool:
+        return allowed(Headers(scope=scope).get("authorization", ""), self._settings)
+
     def _may(self, scope: Scope) -> bool:
         path: str = scope["path"]
         if not self._settings.needs_credentials or path in _OPEN:
             return True
         if path == _OWN_CHECK[0] or path.startswith(_OWN_CHECK[1]):
             return True
-        return allowed(Headers(scope=scope).get("authorization", ""), self._settings)
+        return self._may_all(scope)
+
+
+def run_token(headers: Headers) -> str:
+    """The token of a run that came with a request; empty where none did."""
+    scheme, _, value = headers.get("authorization", "").strip().partition(" ")
+    value = value.strip()
+    return value if scheme.lower() == "bearer" and value.startswith(PREFIX) else ""
+
+
+def is_of_run(method: str, path: str, project: str) -> bool:
+    """Whether a run of the project may send such a request."""
+    return any(
+        (methods == "*" or method in methods.split())
+        and re.fullmatch(pattern.replace("{project}", re.escape(project)), path, re.DOTALL)
+        for methods, pattern in _OF_A_RUN
+    )
 
 
 def is_foreign(headers: Headers, settings: ControlSettings) -> bool:

@@ -61,7 +61,7 @@ def create_app(
         middleware=[
             Middleware(Counting, counters=counters),
             Middleware(CloseUnread),
-            Middleware(Access, settings=settings),
+            Middleware(Access, settings=settings, store=store),
         ],
         exception_handlers={404: _no_route, 405: _no_method, Exception: _broken},
     )

@@ -104,9 +104,14 @@ def check_runnable(run: Entity) -> None:
 def put(call: Call) -> Response:
     """PUT of a run: status is merged. A local run's state is the SDK's, any other's the server's."""
     sent, now = call.document(), times.now()
-    changed = call.store.change(
-        "runs", call.project, call.id, lambda old: _changed(old, sent, call.user, now)
-    )
+
+    def change(old: Entity) -> Entity:
+        # What a run reports of another one would be believed to be that one's own.
+        if call.run is not None and call.id != call.run.id and not old["spec"]["local_execution"]:
+            raise Refusal(403, f"Run {call.run.id} may not write what run {call.id} reports.")
+        return _changed(old, sent, call.user, now)
+
+    changed = call.store.change("runs", call.project, call.id, change)
     if changed is None:
         raise missing("runs")
     return answer(changed, headers={MERGES: "yes"})

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from digitalhub_python_control.files.objects import Objects
 from digitalhub_python_control.settings import ControlSettings
-from digitalhub_python_control.store.store import Store
+from digitalhub_python_control.store.store import RunRecord, Store
 from digitalhub_runtime_python.errors import Fault, UsageFault
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 _DRAIN = 256 * 1024 * 1024
 """Bytes of a body that is too large which are read and dropped, so that the client reads the answer
 instead of failing on a closed connection."""
+
+ASKING = "digitalhub_python_control.run"
+"""Where a request's scope has the run whose token came with it."""
 
 Json = Union["dict[str, Any]", "list[Any]", str, int, float, bool, None]
 
@@ -59,6 +62,8 @@ class Call:
     """Every parameter, repeated ones too."""
     body: Any = None
     base_url: str = ""
+    run: RunRecord | None = None
+    """The run that asks, where one does."""
 
     @property
     def project(self) -> str:
@@ -213,14 +218,16 @@ def request_of(app: Starlette, project: str) -> Call:
 def _call(request: Request, body: Any) -> Call:
     state = request.app.state
     queries = request.query_params.multi_items()
+    run: RunRecord | None = request.scope.get(ASKING)
     return Call(
         store=state.store,
         objects=state.objects,
         settings=state.settings,
-        user=state.settings.user or "local",
+        user=state.settings.user or "local" if run is None else run.entity["user"],
         path=request.path_params,
         query=dict(queries),
         queries=queries,
         body=body,
         base_url=str(request.base_url).rstrip("/"),
+        run=run,
     )

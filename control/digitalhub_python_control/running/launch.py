@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from digitalhub_python_control.clientenv import client_environment
 from digitalhub_python_control.settings import ControlSettings
+from digitalhub_python_control.store.tokens import credentials_of
 from digitalhub_runtime_python.errors import Fault, UsageFault
 from digitalhub_runtime_python.spec import RunSpec
 
@@ -90,7 +91,8 @@ def run_environment(
                 f"The environment variable {name!r} of the run is not possible.",
                 "Its name must not be empty or hold '=', and neither name nor value a NUL.",
             )
-    client = client_environment(settings.url, settings, os.environ)
+    own = credentials_of(run, store)
+    client = client_environment(settings.url, settings, os.environ, own)
     return {**client, **users, "PROJECT_NAME": run.project, "RUN_ID": run.id}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Callable
@@ -57,7 +58,7 @@ class Store:
 
     Args:
         database_url: an SQLAlchemy URL of SQLite or PostgreSQL.
-        vault: encrypts secrets; without one, no secret can be stored.
+        vault: encrypts secrets and signs tokens; without one, no secret can be stored.
 
     Raises:
         UsageFault, PlatformFault: the database cannot be used.
@@ -67,6 +68,8 @@ class Store:
         self.engine = connect(database_url)
         self._writing = self.engine.execution_options(writes=True)
         self._vault = vault
+        # Without a key that is kept, what is signed is good for as long as this process lives.
+        self.sign = (vault or Vault(os.urandom(32))).sign
         self.on_change: Callable[[str, str], None] = lambda project, identity: None
         """Called with a run's project and id after it was created, or its target was changed."""
 

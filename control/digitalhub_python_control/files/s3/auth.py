@@ -11,8 +11,11 @@ from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode
 
 from starlette.requests import Request
 
+from digitalhub_python_control.clientenv import Credentials
 from digitalhub_python_control.files.s3.xml import S3Error
 from digitalhub_python_control.settings import ControlSettings
+from digitalhub_python_control.store.store import Store
+from digitalhub_python_control.store.tokens import PREFIX, credentials_of, living
 
 _AUTHORIZATION = re.compile(
     r"AWS4-HMAC-SHA256 Credential=([^/]+)/(\d{8})/([^/]+)/([^/]+)/aws4_request, *"
@@ -22,27 +25,35 @@ _SKEW = 15 * 60
 _UNRESERVED = "-_.~"
 
 
-def check(request: Request, settings: ControlSettings) -> None:
-    """Refuse a request that is not signed with the settings' keys; an open server takes all.
+def check(request: Request, settings: ControlSettings, store: Store) -> str | None:
+    """Refuse a request that is signed neither with the settings' keys nor a run's; an open server takes all.
+
+    Returns:
+        The project that the request is confined to; None: it is not.
 
     Raises:
         S3Error: it is not signed, or not with these keys, or too long ago.
     """
-    if not settings.needs_credentials:
-        return
+    if not settings.needs_credentials and f"Credential={PREFIX}" not in request.headers.get(
+        "authorization", ""
+    ):
+        return None
     found = _AUTHORIZATION.fullmatch(request.headers.get("authorization", "").strip())
     if not found:
         raise S3Error(403, "AccessDenied", "The request is not signed (AWS Signature Version 4).")
     access_key, date, region, service, signed, signature = found.groups()
     stamp = request.headers.get("x-amz-date", "")
     _check_time(stamp, date)
-    expected = _signature(request, settings, stamp, region, service, signed.split(";"))
-    is_known = hmac.compare_digest(access_key.encode(), settings.s3_access_key.encode())
+    run = living(access_key, store) if access_key != settings.s3_access_key else None
+    keys = settings if run is None else credentials_of(run, store)
+    expected = _signature(request, keys, stamp, region, service, signed.split(";"))
+    is_known = hmac.compare_digest(access_key.encode(), keys.s3_access_key.encode())
     # Both are always compared: how long it takes says nothing about which of them is wrong.
     if not hmac.compare_digest(expected, signature) or not is_known:
         raise S3Error(
             403, "SignatureDoesNotMatch", "The access key or the secret key is another one."
         )
+    return None if run is None else run.project
 
 
 def _check_time(stamp: str, date: str) -> None:
@@ -56,7 +67,7 @@ def _check_time(stamp: str, date: str) -> None:
 
 def _signature(
     request: Request,
-    settings: ControlSettings,
+    keys: ControlSettings | Credentials,
     stamp: str,
     region: str,
     service: str,
@@ -65,7 +76,7 @@ def _signature(
     # Here, since it costs 0.2 s, and an open server on loopback never needs it.
     from botocore.auth import S3SigV4Auth
     from botocore.awsrequest import AWSRequest
-    from botocore.credentials import Credentials
+    from botocore.credentials import Credentials as Signing
 
     class Resigner(S3SigV4Auth):  # type: ignore[misc]
         def headers_to_sign(self, request: Any) -> Any:
@@ -78,8 +89,7 @@ def _signature(
     if "x-amz-content-sha256" not in again.headers:
         again.headers["X-Amz-Content-SHA256"] = body_hash
     again.context["timestamp"] = stamp
-    credentials = Credentials(settings.s3_access_key, settings.s3_secret_key)
-    signer = Resigner(credentials, service, region)
+    signer = Resigner(Signing(keys.s3_access_key, keys.s3_secret_key), service, region)
     text = signer.string_to_sign(again, signer.canonical_request(again))
     return str(signer.signature(text, again))
 

@@ -87,7 +87,7 @@ async def delete_object(call: S3Request) -> Response:
 async def delete_objects(call: S3Request) -> Response:
     """POST ?delete: many at once."""
     root = s3xml.parse(await call.body())
-    keys = [node.findtext("Key", "") for node in root.findall("Object")]
+    keys = [call.reach(node.findtext("Key", "")) for node in root.findall("Object")]
     for key in keys:
         await run_in_threadpool(call.objects.delete, call.bucket, check_key(key))
     is_quiet = root.findtext("Quiet", "").lower() == "true"
@@ -110,6 +110,7 @@ async def bucket_location(_call: S3Request) -> Response:
 
 
 async def list_buckets(call: S3Request) -> Response:
+    call.reach("")
     names = await run_in_threadpool(call.objects.buckets)
     nodes: list[s3xml.Node] = [{"Name": name, "CreationDate": times.text(0)} for name in names]
     return s3xml.document("ListAllMyBucketsResult", {"Buckets": {"Bucket": nodes}})
@@ -131,7 +132,7 @@ def _open(call: S3Request) -> tuple[StoredObject, BinaryIO] | None:
 def _copy(call: S3Request) -> Response:
     raw = call.headers["x-amz-copy-source"].partition("?")[0].lstrip("/")
     bucket, _, key = decode_path(raw.encode()).partition("/")
-    source = call.objects.get(bucket, check_key(key))
+    source = call.objects.get(bucket, call.reach(check_key(key)))
     if source is None:
         raise S3Error(404, "NoSuchKey", f"There is no key {key!r} in {bucket!r}.")
     described = None
@@ -149,7 +150,7 @@ def _list(call: S3Request) -> Response:
     size = query.get("max-keys", str(_MAX_KEYS))
     if not size.isdecimal():
         raise S3Error(400, "InvalidArgument", "max-keys must be a whole number.")
-    prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
+    prefix, delimiter = call.reach(query.get("prefix", "")), query.get("delimiter", "")
     token = query.get("continuation-token", "") if is_v2 else ""
     after = query.get("start-after" if is_v2 else "marker", "")
     try:

@@ -37,6 +37,8 @@ class S3Request:
     bucket: str
     key: str
     query: Mapping[str, str]
+    project: str | None = None
+    """A run reaches what lies below its project's name, in any bucket; None: all of it."""
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -47,11 +49,11 @@ class S3Request:
         return self.request.method
 
     @classmethod
-    def of(cls, request: Request, objects: Objects) -> S3Request:
+    def of(cls, request: Request, objects: Objects, project: str | None = None) -> S3Request:
         """Read the address of a request.
 
         Raises:
-            S3Error: there can be no such bucket or key.
+            S3Error: there can be no such bucket or key, or it is out of reach.
         """
         # The raw path: Starlette's has lost which bytes were escaped, and with it invalid ones.
         raw = request.scope["raw_path"].partition(b"?")[0]
@@ -60,7 +62,21 @@ class S3Request:
         if bucket and not _BUCKET.fullmatch(bucket):
             raise S3Error(400, "InvalidBucketName", f"There can be no bucket {bucket[:80]!r}.")
         query = parse_qsl(request.url.query, keep_blank_values=True)
-        return cls(request, objects, bucket, check_key(key), dict(query))
+        call = cls(request, objects, bucket, check_key(key), dict(query), project)
+        if key:
+            call.reach(key)
+        return call
+
+    def reach(self, key: str) -> str:
+        """A key, or what keys begin with, that is within reach of who asks.
+
+        Raises:
+            S3Error: it is not.
+        """
+        if self.project is not None and not key.startswith(f"{self.project}/"):
+            why = f"A run of project {self.project!r} reaches keys below {self.project}/ only."
+            raise S3Error(403, "AccessDenied", why)
+        return key
 
     async def body(self) -> bytes:
         """A small body, such as XML.

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable
 from typing import Callable
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -34,8 +35,9 @@ async def respond(request: Request) -> Response:
     """The endpoint of everything below `/s3`."""
     objects: Objects = request.app.state.objects
     try:
-        s3auth.check(request, request.app.state.settings)
-        call = S3Request.of(request, objects)
+        state = request.app.state
+        project = await run_in_threadpool(s3auth.check, request, state.settings, state.store)
+        call = S3Request.of(request, objects, project)
         return await _operation(call)(call)
     except ClientDisconnect:
         return Response(status_code=400)  # nobody reads it
