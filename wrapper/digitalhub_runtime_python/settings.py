@@ -161,6 +161,8 @@ class ServeSettings:
     """`DHPY_WAIT`, seconds: a request that has waited so long for the handler gets 503."""
     request_timeout: float | None = None
     """`DHPY_REQUEST_TIMEOUT`, seconds: a call that takes longer gets 504. Default: none."""
+    hang_timeout: float = 60.0
+    """`DHPY_HANG_TIMEOUT`, seconds: a worker without a deadline that gives no sign of life for so long is replaced."""
     body_limit: int = 4 * 1024 * 1024
     """`DHPY_BODY_LIMIT`, bytes: a longer request body gets 413."""
     body_memory: int = 128 * 1024 * 1024
@@ -249,6 +251,7 @@ _SERVE_NUMBERS = {
 _SERVE_SECONDS = {
     "wait": "DHPY_WAIT",
     "request_timeout": "DHPY_REQUEST_TIMEOUT",
+    "hang_timeout": "DHPY_HANG_TIMEOUT",
     "header_timeout": "DHPY_HEADER_TIMEOUT",
     "stall_timeout": "DHPY_STALL_TIMEOUT",
     "keep_alive": "DHPY_KEEP_ALIVE",

@@ -10,17 +10,16 @@ import socket
 import time
 from typing import Any, Callable
 
+from digitalhub_runtime_python.calls.replies import problem_reply
 from digitalhub_runtime_python.serve import board
 from digitalhub_runtime_python.serve.app import App, busy, late
 from digitalhub_runtime_python.serve.exchange import Shared
 from digitalhub_runtime_python.serve.handover import Runner, resolve
+from digitalhub_runtime_python.serve.processes import ABANDONED
 from digitalhub_runtime_python.serve.server import Server
 from digitalhub_runtime_python.settings import ServeSettings
 
 logger = logging.getLogger(__name__)
-
-ABANDONED = 2.0
-"""Seconds of grace for a worker whose supervisor has died."""
 
 BUSY = 0.01
 """Seconds that a call must have taken for its worker to leave new connections to the others,"""
@@ -81,6 +80,7 @@ class Front:
             self._tick()
         self._loop.remove_reader(self._control)
         self._server.stop_accepting()
+        self._slot.values[board.BEAT] = 0.0  # what ends the function may take its time
         if self._app.in_flight:
             logger.error("%d requests did not end within the grace time", self._app.in_flight)
 
@@ -117,7 +117,11 @@ class Front:
         for job in self._runner.overdue(now - self._settings.wait):
             resolve((job, busy("No worker has become free in time.")))
         deadline = self._settings.request_timeout
-        if deadline is None or self._stuck:
+        if self._stuck:
+            return
+        if deadline is None:
+            if self._runner.wedged(self._settings.hang_timeout):
+                self._give_up()
             return
         for job in self._runner.running():
             if not job.started or now - job.started <= deadline:
@@ -139,12 +143,15 @@ class Front:
         logger.error("the handler cannot be stopped; this worker is replaced")
         for job in self._runner.overdue(float("inf")):
             resolve((job, busy("The worker is being replaced.")))
+        for job in self._runner.running():
+            if not job.gone:
+                resolve((job, problem_reply(504, "The function hangs; its worker is replaced.")))
         # The answers that were just given are written in the loop's next rounds.
         self._loop.call_later(0.2, os._exit, STUCK)
 
     def _show(self) -> None:
         values = self._slot.values
-        values[board.BEAT] = time.time()
+        values[board.BEAT] = time.monotonic()
         values[board.CONNECTIONS] = float(len(self._shared.connections))
         values[board.IN_FLIGHT] = float(self._app.in_flight)
         values[board.WAITING] = float(self._runner.waiting())

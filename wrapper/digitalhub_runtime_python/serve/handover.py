@@ -43,6 +43,7 @@ class Runner(Protocol):
     def run(self) -> None: ...
     def stop(self) -> None: ...
     def stuck(self, job: Exchange, seconds: float) -> bool: ...
+    def wedged(self, seconds: float) -> bool: ...
     def beat(self) -> None: ...
 
 
@@ -101,6 +102,10 @@ class SyncRunner:
     def stuck(self, job: Exchange, seconds: float) -> bool:
         """Whether only the end of the process ends this call: nothing else stops a plain function."""
         return job is self._current
+
+    def wedged(self, seconds: float) -> bool:
+        """Never: without a deadline a plain function may take as long as it likes."""
+        return False
 
     def beat(self) -> None:
         """Nothing to ask: this thread is as busy as its handler."""
@@ -237,6 +242,10 @@ class AsyncRunner:
 
     def stuck(self, job: Exchange, seconds: float) -> bool:
         """Whether the loop has not moved for so long: a handler blocks it, and cannot be cancelled."""
+        return self.wedged(seconds)
+
+    def wedged(self, seconds: float) -> bool:
+        """Whether the loop has not moved for so long, and with it none of the calls."""
         return bool(self._asked) and time.monotonic() - self._asked > seconds
 
     def beat(self) -> None:

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+import time
 import urllib.parse
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from digitalhub_runtime_python.calls import problems
 from digitalhub_runtime_python.serve import board, loops, metrics, openapi, page
 from digitalhub_runtime_python.serve.exchange import Exchange, Shared
 from digitalhub_runtime_python.serve.messages import BadMessage, split_target
+from digitalhub_runtime_python.serve.processes import ABANDONED, kill_group
 from digitalhub_runtime_python.serve.server import Server
 from digitalhub_runtime_python.settings import ServeSettings
 
@@ -100,7 +102,7 @@ class Management:
 
     def ready(self) -> Answer:
         """200 once all workers have started, and as long as one takes requests."""
-        ready = sum(slot.values[board.STATE] == board.READY for slot in self._board.slots)
+        ready = sum(slot.takes_requests() for slot in self._board.slots)
         state = self._board.state
         body = {"ready": int(ready), "workers": len(self._board.slots), "state": _STATES[state]}
         status = 200 if state == board.READY and ready else 503
@@ -166,7 +168,9 @@ def _problem(status: int, detail: str) -> Answer:
     return status, problems.CONTENT_TYPE.decode(), problems.problem(status, detail)
 
 
-def main(app: Management, listener: socket.socket, lifeline: socket.socket) -> int:
+def main(
+    app: Management, the_board: board.Board, listener: socket.socket, lifeline: socket.socket
+) -> int:
     """Serve the management port until SIGTERM, or until `lifeline` ends with its supervisor; the exit status."""
     os.setpgid(0, 0)  # Ctrl-C is the supervisor's to handle
     loop = loops.new_loop()
@@ -177,22 +181,31 @@ def main(app: Management, listener: socket.socket, lifeline: socket.socket) -> i
         signal.signal(number, lambda *_: None)
     loop.add_signal_handler(signal.SIGTERM, server.drain, 1.0)
     try:
-        loop.run_until_complete(_serve(server, lifeline))
+        loop.run_until_complete(_serve(server, the_board, lifeline))
     finally:
         loop.close()
     return 0
 
 
-async def _serve(server: Server, lifeline: socket.socket) -> None:
+async def _serve(server: Server, the_board: board.Board, lifeline: socket.socket) -> None:
     loop = asyncio.get_running_loop()
+    gone = asyncio.Event()
 
     def end() -> None:
         loop.remove_reader(lifeline)
         server.drain(1.0)
+        gone.set()
 
     loop.add_reader(lifeline, end)
     server.tick()
     server.accept_more()
     while not server.drained():
         await asyncio.sleep(0.5 if server.drain_by is None else 0.02)
+        the_board.beat = time.monotonic()
         server.tick()
+    if gone.is_set():
+        # The workers end what is in flight; who lives on hangs, and so does what a worker left behind.
+        await asyncio.sleep(ABANDONED)
+        for slot in the_board.slots:
+            if pid := int(slot.values[board.PID]):
+                kill_group(pid)

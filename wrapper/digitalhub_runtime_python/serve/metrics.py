@@ -22,7 +22,7 @@ def render(the_board: board.Board) -> str:
     for name, text, place in _GAUGES:
         lines += _head(name, text, "gauge")
         for index, slot in slots:
-            up = float(slot.values[board.STATE] == board.READY)
+            up = float(slot.takes_requests())
             value = up if place is None else slot.values[place] * (1.0 if up else 0.0)
             lines.append(f'{name}{{worker="{index}"}} {value:.17g}')
     lines += _head("dhpy_worker_starts_total", "Times the worker was started.", "counter")

@@ -18,11 +18,18 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from digitalhub_runtime_python.serve import board, management, refusing, worker
 from digitalhub_runtime_python.serve.front import STUCK
+from digitalhub_runtime_python.serve.processes import (
+    Tether,
+    Worker,
+    ask_to_end,
+    ending,
+    kill_group,
+    send,
+)
 from digitalhub_runtime_python.serve.worker import Service
 
 logger = logging.getLogger(__name__)
@@ -39,23 +46,13 @@ MARGIN = 2.0
 MANAGEMENT_AFTER = 0.5
 """Seconds after which the management port answers at the latest; sooner where a worker is ready sooner."""
 
+SILENT = 1.0
+"""Seconds beyond the deadline after which a worker that gives no sign of life is killed."""
+
+MANAGEMENT_SILENT = 10.0
+"""Seconds without a sign of life after which the management process is replaced."""
+
 _TICK = 0.25
-
-
-@dataclass
-class Worker:
-    """One place of a worker, and the process that is in it now."""
-
-    index: int
-    slot: board.Slot
-    pid: int = 0
-    control: socket.socket | None = None
-    started: float = 0.0
-    ready: bool = False
-    failures: int = 0
-    start_at: float | None = 0.0
-    failure: dict[str, Any] = field(default_factory=dict)
-    """What a worker sent before it gave up at its start."""
 
 
 class Supervisor:
@@ -88,6 +85,8 @@ class Supervisor:
         self._retired: dict[int, tuple[float, socket.socket | None]] = {}
         self._management, self._management_at = 0, 0.0
         self._lifeline: socket.socket | None = None
+        self._tether = Tether()
+        self._looked = self._awake = 0.0  # when signs of life were last looked for
         self._announced = False
         self._signals: list[int] = []
         self._end_by: float | None = None
@@ -114,6 +113,7 @@ class Supervisor:
                 self._wait()
                 self._act_on_signals()
                 self._reap()
+                self._look_for_life()
                 self._look_for_changes()
                 self._enforce_end()
         finally:
@@ -124,6 +124,7 @@ class Supervisor:
             for end in (self._wakeup, signalled, self._lifeline):
                 if end is not None:
                     end.close()
+            self._tether.close()
             gc.unfreeze()
         return self._status
 
@@ -136,8 +137,9 @@ class Supervisor:
         if self._lifeline is not None:
             self._lifeline.close()
         self._lifeline, theirs = socket.socketpair()
+        self._board.beat = time.monotonic()
         self._management = self._fork(
-            lambda: management.main(app, self._manager, theirs), self._listener
+            lambda: management.main(app, self._board, self._manager, theirs), self._listener
         )
         theirs.close()
 
@@ -155,12 +157,13 @@ class Supervisor:
         args = (self._service, place.index, place.slot, self._listener, theirs)
         place.slot.values[board.STATE] = board.STARTING
         place.slot.values[board.STARTS] += 1
+        place.slot.values[board.BEAT] = 0.0  # until it serves
         place.pid = self._fork(lambda: worker.main(*args), self._manager, mine)
         place.slot.values[board.PID] = place.pid
         theirs.close()
         mine.setblocking(False)
         place.control, place.started, place.ready, place.failure = mine, time.monotonic(), False, {}
-        place.start_at = None
+        place.start_at, place.hung = None, False
 
     def _fork(self, main: Callable[[], int], *not_needed: socket.socket) -> int:
         """Run `main` in a new process; its pid."""
@@ -181,6 +184,8 @@ class Supervisor:
                     end.close()
             for unused in (self._wakeup, *not_needed):
                 unused.close()
+            if self._manager in not_needed:  # the management process holds on to it
+                self._tether.fasten()
             status = main()
         except BaseException:
             logger.critical("a process of the service has failed", exc_info=True)
@@ -249,11 +254,33 @@ class Supervisor:
                 _, control = self._retired.pop(pid)
                 if control is not None:
                     control.close()
-                _kill_group(pid)
+                kill_group(pid)
             else:
                 for place in self._workers:
                     if place.pid == pid:
                         self._lost(place, status)
+
+    def _look_for_life(self) -> None:
+        """Kill what gives no sign of life: a handler that keeps the interpreter's lock is seen from outside alone."""
+        now = time.monotonic()
+        # This process has slept too long itself: a machine that was paused paused the workers as well.
+        if now - self._looked > 4 * _TICK:
+            self._awake = now
+        self._looked = now
+        serve = self._service.serve
+        limit = serve.hang_timeout
+        if serve.request_timeout is not None:
+            limit = max(1.0, serve.request_timeout) + SILENT
+        for place in self._workers:
+            beat = place.slot.values[board.BEAT]
+            if place.pid and beat and not place.hung and now - max(beat, self._awake) > limit:
+                place.hung = True
+                logger.error(
+                    "worker %d has given no sign of life for %.1f s; it is killed", place.index, now - beat
+                )  # fmt: skip
+                kill_group(place.pid)
+        if self._management and now - max(self._board.beat, self._awake) > MANAGEMENT_SILENT:
+            send(self._management, signal.SIGKILL)
 
     def _lost(self, place: Worker, status: int) -> None:
         """A worker has ended: replace it, or end with it where it never came up."""
@@ -263,7 +290,8 @@ class Supervisor:
         if place.control is not None:
             place.control.close()
             place.control = None
-        _kill_group(pid)  # what the user's code had started
+        kill_group(pid)  # what the user's code had started
+        place.slot.forget()
         place.slot.values[board.STATE] = board.STARTING
         if self._end_by is not None:
             if status and place.ready and not self._status:
@@ -271,19 +299,20 @@ class Supervisor:
             return
         if not self._announced and not place.ready and self._watch is None:
             # It will not come up the next time either; whoever started the service should know.
-            logger.error("the function cannot be served: %s", _ending(status))
+            logger.error("the function cannot be served: %s", ending(status))
             self._status = place.failure.get("status") or (status if status > 0 else 1)
             self._end()
             return
         if self._watch is not None and not place.ready:
             logger.error("the function cannot be served; it is tried again when its code changes")
-            reason = str(place.failure.get("error") or _ending(status))
+            reason = str(place.failure.get("error") or ending(status))
             refuse = functools.partial(refusing.main, self._listener, reason)
             place.pid = self._fork(refuse, self._manager)
             return
         lived = time.monotonic() - place.started
         level = logging.ERROR if status else logging.WARNING
-        place.failures = 0 if status in (0, STUCK) or lived > STEADY else place.failures + 1
+        steady = place.hung or status in (0, STUCK) or lived > STEADY
+        place.failures = 0 if steady else place.failures + 1
         first, most = BACKOFF
         pause = min(most, first * 2 ** (place.failures - 1)) if place.failures else 0.0
         place.start_at = time.monotonic() + pause
@@ -291,7 +320,7 @@ class Supervisor:
             level,
             "worker %d %s after %.1f s; it is replaced %s",
             place.index,
-            _ending(status),
+            ending(status),
             lived,
             f"in {pause:g} s" if pause else "at once",
         )
@@ -303,7 +332,7 @@ class Supervisor:
         kill_at = time.monotonic() + self._service.serve.grace + MARGIN
         for place in self._workers:
             if place.pid:
-                _ask_to_end(place)
+                ask_to_end(place)
                 self._retired[place.pid] = kill_at, place.control
                 place.pid, place.control = 0, None
             place.start_at, place.failures, place.ready = 0.0, 0, False
@@ -330,12 +359,12 @@ class Supervisor:
         for place in self._workers:
             place.slot.values[board.STATE] = board.DRAINING
             if place.pid:
-                _ask_to_end(place)
+                ask_to_end(place)
 
     def _enforce_end(self) -> None:
         now = time.monotonic()
         for pid in [p for p, (at, _) in self._retired.items() if at < now]:
-            _kill_group(pid)
+            kill_group(pid)
         if self._end_by is not None and now > self._end_by:
             if any(w.pid for w in self._workers) and not self._status:
                 self._status = 128 + signal.SIGTERM
@@ -349,10 +378,10 @@ class Supervisor:
     def _kill_all(self) -> None:
         pids = [*self._retired, *(w.pid for w in self._workers if w.pid)]
         for pid in pids:
-            _kill_group(pid)
+            kill_group(pid)
         if self._management:
             pids.append(self._management)
-            _send(self._management, signal.SIGKILL)
+            send(self._management, signal.SIGKILL)
         for pid in pids:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
@@ -360,39 +389,3 @@ class Supervisor:
         self._management = 0
         for place in self._workers:
             place.pid = 0
-
-
-def _ask_to_end(place: Worker) -> None:
-    if place.ready and place.control is not None:
-        with contextlib.suppress(OSError):
-            place.control.send(b"D")
-    else:
-        _send(place.pid, signal.SIGTERM)  # it has not begun: there is nothing to finish
-
-
-def _ending(status: int) -> str:
-    if status >= 0:
-        return f"ended with {status}"
-    try:
-        return f"was ended by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"was ended by signal {-status}"
-
-
-def _send(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
-def _kill_group(pid: int) -> None:
-    """Kill a worker and what it has started; a group that is gone is no error."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-    _send_if_ours(pid)
-
-
-def _send_if_ours(pid: int) -> None:
-    # Between its fork and its setpgid a worker is not in its own group yet.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        if os.getpgid(pid) == os.getpgrp():
-            os.kill(pid, signal.SIGKILL)
