@@ -193,7 +193,10 @@ def _save_entity(value: Any, run: RunSpec) -> str:
     if not any(r.get("type") == "produced_by" and r.get("dest") == run.key for r in relationships):
         value.add_relationship(relation="produced_by", dest=run.key)
     try:
-        value.save(update=True)
+        if hasattr(type(value), "update"):  # SDK 0.16
+            value.update()
+        else:
+            value.save(update=True)
     except Exception as exc:
         if type(exc).__name__ != "EntityNotExistsError":
             raise

@@ -179,7 +179,8 @@ def updated_entity(
     """
     entity_type = TYPES[plural]
     for field in ("id", "kind", "project", "name"):
-        check_same(sent.get(field), old[field], field)
+        if field != "name" or TYPES[plural].versioned:  # SDK 0.16 names runs by itself
+            check_same(sent.get(field), old[field], field)
     metadata = _mapping(sent, "metadata") or dict(old["metadata"])
     for field in ("project", "created", "created_by"):
         metadata[field] = old["metadata"][field]

@@ -65,6 +65,7 @@ class PythonFunctionBuilder(KindBuilder, FunctionBuilder):
         description: str | None = None,
         labels: list[str] | None = None,
         embedded: bool = False,
+        version: str | None = None,
         **parameters: Any,
     ) -> Any:
         """A new function; its code is checked, and uploaded where it has to be.
@@ -87,7 +88,11 @@ class PythonFunctionBuilder(KindBuilder, FunctionBuilder):
         requirements = read_requirements(spec.pop("requirements", None))
         code = source.read_code(code_parameters, str(spec.get("python_version")))
         spec = checks.check_function({**spec, "requirements": requirements, "source": code.source})
-        function = super().build(kind, project, name, uuid, description, labels, embedded, **spec)
+        identity = {"uuid": uuid, "description": description, "labels": labels}
+        identity.update({"version": version} if version is not None else {})
+        function = super().build(
+            kind=kind, project=project, name=name, embedded=embedded, **identity, **spec
+        )
         function.spec.source = source.upload(code, project, name, function.id)
         return function
 
@@ -108,8 +113,9 @@ class PythonTaskBuilder(KindBuilder, TaskBuilder):
         labels: list[str] | None = None,
         **parameters: Any,
     ) -> Any:
+        name = {"name": parameters.pop("name")} if parameters.get("name") else {}  # 0.16 has it
         spec = checks.check_task(kind, parameters)
-        return super().build(project, kind, uuid, labels, **spec)
+        return super().build(project=project, kind=kind, uuid=uuid, labels=labels, **name, **spec)
 
 
 class PythonRunBuilder(KindBuilder, RunBuilder):

@@ -1,15 +1,55 @@
-"""Where SDK 0.14 and 0.15 differ: everything that has to ask is here, the rest of sdk/ does not know."""
+"""Where SDK 0.14, 0.15 and 0.16 differ: everything that has to ask is here, the rest of sdk/ does not know."""
 
 from __future__ import annotations
 
 import importlib
 import logging
+from collections.abc import Iterable
 from typing import Any
 
+from digitalhub.context.api import get_context
+from digitalhub.entities._processors import processors
 from digitalhub.entities.run._base.entity import Run
+from digitalhub.factory.entity import entity_factory
 
 SDK_14 = not hasattr(Run, "local_execution")
 """0.14 has the flag in the spec; 0.15 has a method, and leaves the flag to the plug-in."""
+
+
+READER: Any = next(
+    getattr(processors, name)
+    for name in ("crud_processor", "context_processor")
+    if hasattr(processors, name)
+)
+"""What reads entities; 0.16 has one object for it, before it was one with much else."""
+
+
+def read_run(run: Any) -> Any:
+    """The run as the platform has it now, with one request; the SDK's own refresh takes two with 0.14."""
+    client = run._context().client
+    if not hasattr(client, "build_api"):
+        return READER.read_unversioned_entity(run.key)
+    place = {"project": run.project, "entity_type": "run", "entity_id": run.id}
+    found = client.read_object(client.build_api("context", "read", **place))
+    return entity_factory.build_entity_from_dict(found)
+
+
+def list_runs(project: str, **filters: str) -> list[Any]:
+    """The runs of a project that fit, newest first."""
+    client = get_context(project).client
+    if not hasattr(client, "build_api"):
+        found: list[Any] = READER.list_context_entities(project, "run", **filters)
+        return found
+    api = client.build_api("context", "list", project=project, entity_type="run")
+    listed = client.list_objects(api, params={**filters, "size": 200})
+    return [entity_factory.build_entity_from_dict(entity) for entity in listed]
+
+
+def read_secrets(project: str, names: Iterable[str]) -> dict[str, str]:
+    """The values of a project's secrets, of those that exist."""
+    reader: Any = getattr(processors, "secret_processor", READER)
+    found = reader.read_secret_data(project, "secret", params={"keys": ",".join(names)})
+    return {name: str(value) for name, value in found.items()}
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -50,7 +90,15 @@ def save_with_files(entity: Any, files: list[dict[str, Any]]) -> None:
         entity.status.files = files  # save() moves a long list to its own endpoint
     else:
         entity._update_files_info(files)
-    entity.save(update=True)
+    update(entity)
+
+
+def update(entity: Any) -> None:
+    """Save an entity that is stored already; 0.16 has a method for it."""
+    if hasattr(type(entity), "update"):
+        entity.update()
+    else:
+        entity.save(update=True)
 
 
 def shared_run(context: Any) -> Any:

@@ -177,7 +177,8 @@ class FunctionPython(_OwnAttributes, Function):
     def _get_or_create_task(self, name: str) -> Any:
         """The function's task; the SDK's own way asks the platform twice."""
         with _TASKS:
-            if self._tasks.get(name) is None:
+            tasks: dict[str, Any] = self.__dict__.setdefault("_tasks", {})  # 0.16 keeps none
+            if tasks.get(name) is None:
                 kind = compat.task_kind(self.kind, name)
                 found = self._get_task_from_backend(kind)
                 if found:
@@ -187,8 +188,8 @@ class FunctionPython(_OwnAttributes, Function):
                         project=self.project, kind=kind, function=self._get_executable_string()
                     )
                     task.save()
-                self._tasks[name] = task
-            return self._tasks[name]
+                tasks[name] = task
+            return tasks[name]
 
 
 class TaskPython(_OwnAttributes, Task):
@@ -366,7 +367,7 @@ class RunPythonRun(_OwnAttributes, Run):
             known = self.status.state in _STARTING
             if known and _STARTING.index(self.status.state) < _STARTING.index(state):
                 self.status.state = state
-                self.save(update=True)
+                compat.update(self)
 
     def _refresh_until_ended(self) -> None:
         if self.status.state not in ENDED and not self.local_execution():

@@ -79,7 +79,7 @@ class SdkHub:
                 "Check the default store and its credentials.",
             )
             entity.status.state, entity.status.message = "ERROR", fault.message[:500]
-            entity.save(update=True)
+            compat.update(entity)
             raise fault from exc
         for name, value in output.status.items():
             setattr(entity.status, name, value)

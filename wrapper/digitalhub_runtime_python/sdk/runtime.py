@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from digitalhub.entities._processors.processors import context_processor
 from digitalhub.runtimes._base import Runtime
 from digitalhub.runtimes.builder import RuntimeBuilder
 
@@ -117,7 +116,7 @@ def deliver(run: Any, ending: Ending) -> None:
 
 def _save(run: Any) -> None:
     try:
-        run.save(update=True)
+        compat.update(run)
     except Exception as exc:
         unreachable = isinstance(exc, OSError)  # what requests raises without an answer
         code = "platform/unreachable" if unreachable else "platform/refused"
@@ -152,13 +151,11 @@ def _secrets(spec: RunSpec) -> dict[str, str]:
     """The values of the run's secrets; asks the platform only where the run names some."""
     if not spec.secrets:
         return {}
-    found = context_processor.read_secret_data(
-        spec.project, "secret", params={"keys": ",".join(spec.secrets)}
-    )
+    found = compat.read_secrets(spec.project, spec.secrets)
     missing = [name for name in spec.secrets if name not in found]
     if missing:
         logger.warning("the project has no secret %s", ", ".join(missing))
-    return {name: str(found[name]) for name in spec.secrets if name in found}
+    return {name: found[name] for name in spec.secrets if name in found}
 
 
 def _platform_environment(spec: RunSpec) -> dict[str, str]:

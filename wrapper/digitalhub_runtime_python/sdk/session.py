@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from digitalhub.context.api import get_context
-from digitalhub.entities._processors.processors import context_processor
 
 from digitalhub_runtime_python.sdk import compat
 
@@ -26,16 +25,16 @@ def get_entity(key: str) -> Any:
     place, _, name = key.rpartition("/")
     parts = place.split("/")  # store:, '', project, type, kind
     if len(parts) == 5 and parts[3] in ("run", "task"):
-        return context_processor.read_unversioned_entity(key)
+        return compat.READER.read_unversioned_entity(key)
     if len(parts) == 5 and ":" not in name:
-        return context_processor.read_context_entity(name, entity_type=parts[3], project=parts[2])
-    return context_processor.read_context_entity(key)
+        return compat.READER.read_context_entity(name, entity_type=parts[3], project=parts[2])
+    return compat.READER.read_context_entity(key)
 
 
 def open_session(project: str, run_id: str) -> tuple[Any, Any]:
     """The Project and the Run of a container; from here on, what the run logs is its product."""
     the_project = get_project(project)
-    run = context_processor.read_unversioned_entity(run_id, entity_type="run", project=project)
+    run = compat.READER.read_unversioned_entity(run_id, entity_type="run", project=project)
     compat.set_shared_run(run._context(), run)
     return the_project, run
 

@@ -15,8 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from digitalhub.factory.entity import entity_factory
-
 from digitalhub_runtime_python.errors import UsageFault
 from digitalhub_runtime_python.sdk import checks, compat
 from digitalhub_runtime_python.states import ENDED
@@ -159,12 +157,10 @@ class Sweep:
 
     def _look(self, working: dict[str, Row], since: str) -> str:
         """Take what has changed since then; since when to ask the next time."""
-        for entity in _runs_of(self.function, updated=f"{since},"):
-            since = max(since, entity["metadata"]["updated"])
-            row = working.get(entity["id"])
-            if row is not None and entity["status"]["state"] in ENDED:
-                row.run = entity_factory.build_entity_from_dict(entity)
-                del working[entity["id"]]
+        for run in _runs_of(self.function, updated=f"{since},"):
+            since = max(since, run.metadata.updated)
+            if run.id in working and run.status.state in ENDED:
+                working.pop(run.id).run = run
         return since
 
     def _line(self, row: Row) -> dict[str, Any]:
@@ -223,23 +219,16 @@ def sweep(
 def _known(function: Any, name: str) -> dict[str, Any]:
     """The runs of a sweep that are there and have not failed, by their parameters; the newest of each."""
     found: dict[str, Any] = {}
-    for entity in _runs_of(function):
-        state = entity["status"]["state"]
-        if _label(name) in (entity["metadata"].get("labels") or []) and (
-            state == "COMPLETED" or state not in ENDED
-        ):
-            digest = _digest(entity["spec"].get("parameters") or {})
-            found.setdefault(digest, entity_factory.build_entity_from_dict(entity))
+    for run in _runs_of(function):
+        failed = run.status.state in ENDED and run.status.state != "COMPLETED"
+        if _label(name) in (run.metadata.labels or []) and not failed:
+            found.setdefault(_digest(run.spec.parameters or {}), run)
     return found
 
 
-def _runs_of(function: Any, **filters: str) -> list[dict[str, Any]]:
-    """The runs of a function as the platform answers them, newest first."""
-    context = function._context()
-    api = context.client.build_api("context", "list", project=function.project, entity_type="run")
-    params = {"function": function._get_executable_string(), "size": 200, **filters}
-    listed: list[dict[str, Any]] = context.client.list_objects(api, params=params)
-    return listed
+def _runs_of(function: Any, **filters: str) -> list[Any]:
+    reference = function._get_executable_string()
+    return compat.list_runs(function.project, function=reference, **filters)
 
 
 def _label(name: str) -> str:

@@ -7,7 +7,6 @@ import time
 from typing import Any
 from urllib.parse import urlsplit
 
-from digitalhub.factory.entity import entity_factory
 from digitalhub.utils.exceptions import BackendError, EntityNotExistsError
 
 from digitalhub_runtime_python import error_report
@@ -83,12 +82,8 @@ def _refresh_patiently(run: Any, outage: float) -> float:
 
 
 def refresh(run: Any) -> None:
-    """Read the run with one request; the SDK's own refresh takes two with 0.14."""
-    context = run._context()
-    api = context.client.build_api(
-        "context", "read", project=run.project, entity_type="run", entity_id=run.id
-    )
-    run._update_attributes(entity_factory.build_entity_from_dict(context.client.read_object(api)))
+    """Read the run anew."""
+    run._update_attributes(compat.read_run(run))
 
 
 def show_error(run: Any) -> None:
