@@ -38,7 +38,7 @@ def run(folder: Path, case: dict[str, Any], start: Any) -> dict[str, Any]:
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir(parents=True)
     # Without a platform, inputs are files: those of the case.
-    inputs = {k: str(folder / v) for k, v in case.get("inputs", {}).items()}
+    inputs = {k: _placed(v, folder) for k, v in case.get("inputs", {}).items()}
     entity = {
         "id": "RUN_ID",
         "project": "proj",
@@ -60,6 +60,14 @@ def run(folder: Path, case: dict[str, Any], start: Any) -> dict[str, Any]:
     place = WORK / "outputs" / "status.json"
     status = json.loads(place.read_text("utf-8")) if place.exists() else {}
     return {"exit_status": exit_status, "status": status, "stderr": stderr[-2000:]}
+
+
+def _placed(value: Any, folder: Path) -> Any:
+    if isinstance(value, list):
+        return [_placed(one, folder) for one in value]
+    if isinstance(value, dict):
+        return {key: _placed(one, folder) for key, one in value.items()}
+    return str(folder / value)
 
 
 def started(env: dict[str, str]) -> tuple[int, str]:

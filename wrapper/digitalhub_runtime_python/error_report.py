@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -53,11 +54,14 @@ def _locate(
 ) -> tuple[dict[str, Any], traceback.TracebackException]:
     """(file and line, traceback to show) of an exception."""
     trace = traceback.TracebackException(type(exc), exc, exc.__traceback__)
+    own = {_relative(f.filename, root) for f in trace.stack if is_below(f.filename, root)}
     _cut(trace, root)
     file, line = None, None
     if isinstance(exc, SyntaxError) and _of_import(exc, root):
         file, line = exc.filename, exc.lineno
-        trace.stack[:] = [f for f in trace.stack if not _is_machinery(f)]
+        # Where it lies is below; what led there is worth showing from the user's first file on.
+        shown_from = itertools.dropwhile(lambda f: f.filename not in own, list(trace.stack))
+        trace.stack[:] = [f for f in shown_from if not _is_machinery(f)]
         trace.filename = _relative(str(file), root)
     else:
         frames = _user_frames(exc.__traceback__, root)
