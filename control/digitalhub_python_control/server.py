@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
+from digitalhub_python_control import server_log
 from digitalhub_python_control.api.app import create_app
 from digitalhub_python_control.api.triggers import Scheduler
 from digitalhub_python_control.api.web import request_of
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LOG = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _LAST_REQUESTS = 5
 """Seconds that open requests get to finish when the server stops."""
 
@@ -45,7 +45,7 @@ def main(environ: Mapping[str, str]) -> int:
     """Serve until SIGTERM or SIGINT; the exit status. A fault is one line on stderr."""
     try:
         settings = ControlSettings.from_env(environ)
-        logging.basicConfig(level=settings.log_level, format=_LOG, stream=sys.stderr)
+        server_log.configure(settings)
         serve(settings)
     except Fault as exc:
         sys.stderr.write(f"{exc} [{exc.code}]\n")

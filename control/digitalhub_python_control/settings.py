@@ -64,6 +64,10 @@ class ControlSettings:
     missed_triggers: str = "once"
     """`DHPY_MISSED_TRIGGERS`: `once` or `skip`, what becomes of schedules that came while no control plane was up."""
 
+    log_format: str = "text"
+    """`DHPY_LOG_FORMAT`: `text` or `json`, of the server's own log."""
+    max_server_log: int = 16 * 1024 * 1024
+    """`DHPY_MAX_SERVER_LOG`, bytes: `server.log` is begun anew when it is longer; two earlier ones are kept."""
     log_level: str = "INFO"
     """`DHPY_LOG_LEVEL`: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
 
@@ -127,6 +131,10 @@ class ControlSettings:
             missed_triggers=_one_of(
                 "DHPY_MISSED_TRIGGERS", text("DHPY_MISSED_TRIGGERS", "once"), ("once", "skip")
             ),
+            log_format=_one_of(
+                "DHPY_LOG_FORMAT", text("DHPY_LOG_FORMAT", "text"), ("text", "json")
+            ),
+            max_server_log=int(_number(environ, "DHPY_MAX_SERVER_LOG", cls.max_server_log, 1024)),
             log_level=_one_of("DHPY_LOG_LEVEL", text("DHPY_LOG_LEVEL", "INFO").upper(), _LEVELS),
             environ=environ,
         )

@@ -21,7 +21,7 @@ def configure(level: str = "INFO", form: str = "text", stream: TextIO | None = N
         ValueError: `level` is no level of logging.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(_JSONLines() if form == "json" else _Text("%(message)s"))
+    handler.setFormatter(JSONLines() if form == "json" else _Text("%(message)s"))
     own = logging.getLogger(OWN)
     own.setLevel(level)
     own.handlers[:] = [handler]
@@ -34,7 +34,9 @@ class _Text(logging.Formatter):
         return f"{clock} {record.levelname.lower():<7} {super().format(record)}"
 
 
-class _JSONLines(logging.Formatter):
+class JSONLines(logging.Formatter):
+    """One JSON object for each record; a record's `fields` are members of it."""
+
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -42,6 +44,7 @@ class _JSONLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **getattr(record, "fields", {}),
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)

@@ -1,10 +1,12 @@
-"""What `/metrics` answers (Prometheus): requests by area, method and status; runs by state."""
+"""What `/metrics` answers (Prometheus): requests and their times by area and method; runs by state."""
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.concurrency import run_in_threadpool
@@ -15,6 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from digitalhub_python_control.api.web import failure
 from digitalhub_python_control.store.store import Store
 
+logger = logging.getLogger(__name__)
+
+_READING = ("GET", "HEAD")
 _AREAS = (("/api/", "api"), ("/s3", "s3"))
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
 
@@ -29,6 +34,12 @@ class Counters:
             "dhpy_requests",
             "Requests answered.",
             ("area", "method", "status"),
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "dhpy_request_seconds",
+            "Time until a request was answered whole.",
+            ("area", "method"),
             registry=self.registry,
         )
         self.registry.register(self)
@@ -59,12 +70,41 @@ class Counting:
         # What clients make up must not make new series.
         method = scope["method"] if scope["method"] in _METHODS else "other"
 
+        began, status = time.perf_counter(), 0
+
         async def counted(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
-                self._counters.requests.labels(area, method, message["status"]).inc()
+                status = message["status"]
+                self._counters.requests.labels(area, method, status).inc()
             await send(message)
 
-        await self._app(scope, receive, counted)
+        try:
+            await self._app(scope, receive, counted)
+        finally:
+            seconds = time.perf_counter() - began
+            self._counters.seconds.labels(area, method).observe(seconds)
+            _log(scope, status, seconds)
+
+
+def _log(scope: Scope, status: int, seconds: float) -> None:
+    """A line for each request that changes something or is refused; at DEBUG, for every one.
+
+    Never with its query, which may hold what is nobody's business.
+    """
+    level = logging.INFO if scope["method"] not in _READING or status >= 400 else logging.DEBUG
+    if not logger.isEnabledFor(level):
+        return
+    client = (scope.get("client") or ("",))[0]
+    fields = {
+        "method": scope["method"],
+        "path": scope["path"],
+        "status": status,
+        "ms": round(seconds * 1000, 1),
+        "client": client,
+    }
+    text = "%(method)s %(path)r %(status)d in %(ms)s ms for %(client)s"
+    logger.log(level, text, fields, extra={"fields": fields})
 
 
 async def respond(request: Request) -> Response:
