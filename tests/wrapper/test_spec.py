@@ -132,3 +132,13 @@ def test_every_python_version_has_its_interpreter() -> None:
     for odd in ("PYTHON2_7", "", None, 3.10, []):
         with pytest.raises(UsageFault, match="Use one of PYTHON3_9, PYTHON3_10"):
             interpreter_version(odd)  # type: ignore[arg-type]
+
+
+def test_no_platforms_run_can_say_that_its_parameters_are_text() -> None:
+    entity = {
+        "kind": "python+job:run",
+        "spec": {"source": {"handler": "f"}, "lax_parameters": True},
+    }
+    assert not RunSpec.from_entity(entity).lax_parameters
+    assert "lax_parameters" not in RunSpec.from_entity(entity).extra
+    assert RunSpec.from_entity(entity, own=True).lax_parameters

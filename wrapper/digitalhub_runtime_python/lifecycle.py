@@ -125,7 +125,7 @@ def prepared(
         if run.action == "job":
             # Before inputs are fetched and init runs, which may take minutes.
             given = (run.parameters, arguments.Resolved(run.inputs))
-            arguments.check(signature, *given, injected=arguments.RESERVED, lax=_is_lax(run))
+            arguments.check(signature, *given, injected=arguments.RESERVED, lax=run.lax_parameters)
         inputs = _resolve_inputs(hub, run, signature, place / "inputs" / os.urandom(4).hex())
         the_context = _once(lambda: make_context(hub.project, hub.run))
         injected: dict[str, Callable[[], Any]] = {
@@ -181,7 +181,7 @@ def _call(ready: ReadyFunction, run: RunSpec) -> Any:
         run.parameters,
         arguments.Resolved(ready.inputs),
         injected={**ready.injected, "event": event, "events": event},
-        lax=_is_lax(run),
+        lax=run.lax_parameters,
     )
     try:
         return invoke.call(ready.handler, bound)
@@ -189,10 +189,6 @@ def _call(ready: ReadyFunction, run: RunSpec) -> Any:
         if exc.code:
             raise
         return ()  # sys.exit(0): it ended well, and returned nothing
-
-
-def _is_lax(run: RunSpec) -> bool:
-    return bool(run.extra.get("lax_parameters"))  # `dhpy run -p`: the values are text
 
 
 def _resolve_inputs(
@@ -246,7 +242,7 @@ def _initialise(
         signature,
         run.init_parameters,
         injected=injected,
-        lax=_is_lax(run),
+        lax=run.lax_parameters,
         what="the init function",
     )
     call(init, bound)

@@ -64,7 +64,7 @@ def run(
         parameters=pairs(parameters),
         inputs=pairs(inputs),
         init_parameters=pairs(init_parameters),
-        extra={"lax_parameters": True},
+        lax_parameters=True,
     )
     hub = OfflineHub(spec, output_dir)
     ending = run_job(hub, settings, code=in_place(file), own_process=True)

@@ -133,6 +133,8 @@ class RunSpec:
     local_execution: bool = False
     envs: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
+    lax_parameters: bool = False
+    """Their values are text from a command line; no platform's run can say so."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Every other key of the run's spec: resources, volumes, replicas, instructions, …"""
 
@@ -142,8 +144,11 @@ class RunSpec:
         return self.function.rsplit("/", 1)[-1].split(":", 1)[0]
 
     @classmethod
-    def from_entity(cls, entity: Mapping[str, Any]) -> RunSpec:
+    def from_entity(cls, entity: Mapping[str, Any], *, own: bool = False) -> RunSpec:
         """Read the platform's JSON of a run.
+
+        Args:
+            own: it was written by a command of ours, not by a platform.
 
         Raises:
             UsageFault: a part of it has the wrong shape; the message names the part.
@@ -179,6 +184,7 @@ class RunSpec:
             local_execution=bool(spec.get("local_execution")),
             envs=_envs(spec.get("envs")),
             secrets=_texts(spec.get("secrets"), "secrets"),
+            lax_parameters=own and bool(spec.get("lax_parameters")),
             extra={k: v for k, v in spec.items() if k not in known},
         )
 

@@ -65,7 +65,7 @@ def _settled(
             ready.signature,
             *sources,
             injected={*arguments.RESERVED, *later},
-            lax=bool(run.extra.get("lax_parameters")),
+            lax=run.lax_parameters,
         )
     )
 

@@ -58,7 +58,7 @@ class OfflineHub:
                 f"The run file {self._run} is not JSON: {exc}.",
                 "Set DHPY_RUN_FILE to the JSON of a run.",
             ) from exc
-        return RunSpec.from_entity(entity)
+        return RunSpec.from_entity(entity, own=True)
 
     def resolve_input(self, key: str, form: str, folder: Path) -> Any:
         """A local path in place of an entity's key: a LocalFile, a copy, or the frame that is in that file."""

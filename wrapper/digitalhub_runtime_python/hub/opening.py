@@ -41,7 +41,7 @@ def apply_envs(run: RunSpec, settings: Settings) -> None:
 
 def _given(text: str) -> RunSpec:
     try:
-        return RunSpec.from_entity(json.loads(text))
+        return RunSpec.from_entity(json.loads(text), own=True)
     except ValueError as exc:
         raise UsageFault(
             "usage/run-file", f"DHPY_RUN is not JSON: {exc}.", "It is what `dhpy manifests` writes."

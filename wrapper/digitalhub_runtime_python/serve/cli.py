@@ -68,7 +68,7 @@ def serve(
         parameters=pairs(parameters),
         inputs=pairs(inputs),
         init_parameters=pairs(init_parameters),
-        extra={"lax_parameters": True},
+        lax_parameters=True,
     )
     code = in_place(file)
     with workspace(settings) as place:

@@ -42,7 +42,7 @@ PARAMETERS = {
 }  # fmt: skip
 """Every spelling of a task's parameter -> its name here."""
 
-_OTHERS = frozenset({"task", "lax_parameters", "extensions", "workflow", "files"})
+_OTHERS = frozenset({"task", "extensions", "workflow", "files"})
 """Keys of a run's spec that are no parameter of a task, beside those of RunSpec."""
 
 VOLUMES: Mapping[str, tuple[str, ...]] = {
