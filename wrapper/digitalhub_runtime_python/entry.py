@@ -53,6 +53,10 @@ def main(argv: list[str], environ: Mapping[str, str] = os.environ) -> int:
             sys.stdout.write(__version__ + "\n")
             return EXIT_OK
     except Fault as fault:  # before there was a run
+        if command == "processor":
+            from digitalhub_runtime_python.nuclio.telling import tell
+
+            return tell(fault, environ)
         from digitalhub_runtime_python.ending import Walk, conclude
 
         return conclude(fault, Walk(Settings.to_end_with(environ))).exit_status

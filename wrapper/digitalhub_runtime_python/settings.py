@@ -184,6 +184,9 @@ class ServeSettings:
     addresses: Mapping[str, str] = field(default_factory=dict)
     """`DHPY_FUNCTION_ADDRESSES`: `name=host:port,…`, where `context.platform.call_function` finds others."""
 
+    inference: Mapping[str, Any] | None = None
+    """`DHPY_INFERENCE`: `{"model_name", "model_version", …}` as JSON; the function is called by the Open Inference Protocol."""
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> ServeSettings:
         """Read the settings from a mapping such as `os.environ`.
@@ -205,9 +208,25 @@ class ServeSettings:
             given["host"] = host
         if file := environ.get("DHPY_READY_FILE", "").strip():
             given["ready_file"] = Path(file)
+        given["inference"] = _inference(environ)
         pairs = environ.get("DHPY_FUNCTION_ADDRESSES", "").split(",")
         given["addresses"] = dict(p.strip().split("=", 1) for p in pairs if "=" in p)
         return cls(**given)
+
+
+def _inference(environ: Mapping[str, str]) -> Mapping[str, Any] | None:
+    text = environ.get("DHPY_INFERENCE", "").strip()
+    if not text:
+        return None
+    import json  # few services are of this kind
+
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise UsageFault("usage/setting", "DHPY_INFERENCE is not a JSON object.", 'Write e.g. {"model_name": "m"}.')  # fmt: skip
+    return value
 
 
 def _of_other_hosts(environ: Mapping[str, str]) -> tuple[str, int | None]:

@@ -163,10 +163,8 @@ def reason(said: list[str]) -> str:
 
 def _tell(unmet: list[str], said: list[str]) -> int:
     """Report that the requirements cannot be installed; the exit status."""
-    from digitalhub_runtime_python.ending import Walk, conclude
-    from digitalhub_runtime_python.errors import EnvironmentFault, Fault
-    from digitalhub_runtime_python.hub.opening import open_hub
-    from digitalhub_runtime_python.settings import Settings
+    from digitalhub_runtime_python.errors import EnvironmentFault
+    from digitalhub_runtime_python.nuclio.telling import tell
 
     missing = f" It is missing {'; '.join(unmet)}." if unmet else ""
     fault = EnvironmentFault(
@@ -174,13 +172,7 @@ def _tell(unmet: list[str], said: list[str]) -> int:
         f"pip cannot install the function's requirements: {reason(said)}.{missing}",
         "Change the requirements, reach an index (PIP_INDEX_URL), or build an image that has them.",
     )
-    walk = Walk(Settings.to_end_with(os.environ))
-    if os.environ.get("RUN_ID"):  # while an image is built there is no run
-        try:
-            walk.report = open_hub(walk.settings).report
-        except Fault as problem:
-            sys.stderr.write(f"the platform is not told: {problem}\n")
-    return conclude(fault, walk).exit_status
+    return tell(fault, os.environ)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ needs is to know whether to run a job or a service; the rest is in the run, whic
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from digitalhub_runtime_python.errors import EnvironmentFault, UsageFault
 
 DEFAULT_CONFIG = "/etc/nuclio/config/processor/processor.yaml"
-COMMANDS = {"job": "job", "http": "serve"}
+COMMANDS = {"job": "job", "http": "serve", "openinference": "serve"}
 """Kind of a trigger -> our command."""
 
 # What the settings of an HTTP trigger and of the function are to our own server.
@@ -26,6 +27,9 @@ _SETTINGS: tuple[tuple[tuple[str, ...], str, float], ...] = (
 )
 _DURATIONS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 # Core writes a mapping per line; a line of a long text starts with a backslash or inside one.
+_ATTRIBUTE = re.compile(
+    r'^ +(model_name|model_version|rest_port|enable_rest): "?([^"\n]*)"?$', re.M
+)
 _KIND = re.compile(r'^ +kind: "?([A-Za-z][\w-]*)"?$', re.MULTILINE)
 
 
@@ -51,7 +55,7 @@ def translate(argv: list[str], environ: Mapping[str, str]) -> tuple[list[str], d
     kind, settings = _trigger(text, config)
     # What is set by hand goes before what the file says.
     own = {"DHPY_CODE_FOLDER": str(config.absolute().parent)}
-    if kind == "http":
+    if kind != "job":
         own["DHPY_HOST"] = "0.0.0.0"  # noqa: S104 - as the processor does: a pod's own address
         own.update(settings)
     return [COMMANDS[kind]], {**own, **environ}
@@ -69,10 +73,19 @@ def _option(argv: list[str], name: str) -> str:
 def _trigger(text: str, config: Path) -> tuple[str, dict[str, str]]:
     """The kind of the one trigger, and what its settings are to our server."""
     kinds = _KIND.findall(text)
+    if "extproc" in kinds:
+        raise UsageFault(
+            "usage/trigger",
+            "This is a guardrail function (trigger extproc, Envoy's gRPC), which this image does not serve.",
+            "Set RUNTIME_GUARDRAIL_IMAGE_3_… of DigitalHub Core to the published image; it is RUNTIME_PYTHON_IMAGE_3_… by default.",
+        )
     is_cores = text.startswith(("---\napiVersion", "apiVersion")) and "numWorkers" not in text
-    if len(kinds) == 1 and kinds[0] in COMMANDS and is_cores and "\n      url" not in text:
+    if len(kinds) == 1 and kinds[0] in ("job", "http") and is_cores and "\n      url" not in text:
         # It sets nothing else, and reading YAML costs 0.3 s in a pod of 0.1 CPU.
         return kinds[0], {}
+    if kinds == ["openinference"] and importlib.util.find_spec("yaml") is None:
+        # What is more than a word or a number, its tensors, is shown to clients and no more.
+        return kinds[0], _inference({"attributes": _words(text)}, config)
     spec = _read(text, config).get("spec") or {}
     triggers = [t for t in (spec.get("triggers") or {}).values() if isinstance(t, dict)]
     known = [t for t in triggers if t.get("kind") in COMMANDS]
@@ -83,7 +96,38 @@ def _trigger(text: str, config: Path) -> tuple[str, dict[str, str]]:
             f"{config} must have one trigger of kind job or http; it has {found}.",
             "For other triggers use an image with Nuclio's own processor and our wrapper.",
         )
-    return str(known[0]["kind"]), _settings(spec, known[0])
+    kind = str(known[0]["kind"])
+    return kind, {
+        **_settings(spec, known[0]),
+        **(_inference(known[0], config) if kind == "openinference" else {}),
+    }
+
+
+def _words(text: str) -> dict[str, Any]:
+    """The attributes of one word each, as Core writes them."""
+    found: dict[str, Any] = dict(_ATTRIBUTE.findall(text))
+    if str(found.get("rest_port", "")).isdigit():
+        found["rest_port"] = int(found["rest_port"])
+    if "enable_rest" in found:
+        found["enable_rest"] = found["enable_rest"] != "false"
+    return found
+
+
+def _inference(trigger: Mapping[str, Any], config: Path) -> dict[str, str]:
+    """What an openinference trigger says of the model, and the port of its REST side."""
+    attributes = trigger.get("attributes") or {}
+    if attributes.get("enable_rest") is False:
+        raise UsageFault(
+            "usage/trigger",
+            f"{config} turns REST off, and this image serves the Open Inference Protocol over REST only.",
+            "Leave enable_rest on, or set RUNTIME_OPENINFERENCE_IMAGE_3_… of DigitalHub Core to the published image, which has gRPC.",
+        )
+    import json
+
+    found = {"DHPY_INFERENCE": json.dumps(attributes)}
+    if isinstance(attributes.get("rest_port"), int):
+        found["DHPY_PORT"] = str(attributes["rest_port"])
+    return found
 
 
 def _read(text: str, config: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from digitalhub_runtime_python import context, error_report, lifecycle
 from digitalhub_runtime_python.arguments import Arguments
 from digitalhub_runtime_python.calls.assembly import assemble
 from digitalhub_runtime_python.calls.event import TRIGGER
-from digitalhub_runtime_python.calls.handling import is_async
+from digitalhub_runtime_python.calls.handling import Handling, is_async
 from digitalhub_runtime_python.ending import Walk, conclude
 from digitalhub_runtime_python.hub import Hub
 from digitalhub_runtime_python.outputs import Output
@@ -170,13 +170,25 @@ def _assemble(
     control: socket.socket,
     loop: asyncio.AbstractEventLoop,
 ) -> tuple[Runner, Front]:
+    make: type[Handling] = Handling
+    more: dict[str, Any] = {}
+    if service.serve.inference is not None:
+        from digitalhub_runtime_python.calls import inference  # few are
+
+        make = inference.InferenceHandling
+        more = {
+            "model": inference.Model.from_attributes(service.serve.inference),
+            "takes": inference.argument_maker(ready, service.run),
+        }
     handling = assemble(
         ready,
         service.run,
         service.settings,
         service.code.root,
+        make,
         body_limit=service.serve.body_limit,
         debug=service.debug,
+        **more,
     )
     front_loop = new_loop()
     outbox = Outbox(front_loop)
