@@ -47,6 +47,7 @@ def up(port: int | None, host: str | None, detach: bool) -> None:
     place = daemon.find(settings)
     if place is not None:
         click.echo(f"The control plane is up already: {place.url} (pid {place.pid})")
+        click.echo(f"Look at it: {place.url}/console/")
         if port is not None and not place.url.endswith(f":{port}"):
             click.echo("To have it at another address: dhpy down, then dhpy up again.")
         return
@@ -57,6 +58,7 @@ def up(port: int | None, host: str | None, detach: bool) -> None:
     with _progress("Starting the control plane …"):
         place = daemon.start(settings, environ)
     click.echo(f"The control plane is up: {place.url} (pid {place.pid})")
+    click.echo(f"Look at it: {place.url}/console/")
     if settings.port and not place.url.endswith(f":{settings.port}"):
         click.echo(f"Port {settings.port} is taken by something else, so another one is used.")
     click.echo(f"Home: {settings.home}")

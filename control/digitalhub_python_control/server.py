@@ -26,6 +26,7 @@ from digitalhub_python_control import server_log
 from digitalhub_python_control.api.app import create_app
 from digitalhub_python_control.api.triggers import Scheduler
 from digitalhub_python_control.api.web import request_of
+from digitalhub_python_control.console import live, routes
 from digitalhub_python_control.files.objects import Objects
 from digitalhub_python_control.settings import ControlSettings
 from digitalhub_python_control.store.store import Store
@@ -68,7 +69,7 @@ def serve(settings: ControlSettings) -> None:
         scheduler: Scheduler | None = None
         try:
             with home_faults(settings.home):
-                app = create_app(settings, store, reconciler)
+                app = create_app(settings, store, reconciler, routes.pages())
             _sweep(app.state.objects)
             if reconciler is not None:
                 reconciler.start()
@@ -154,6 +155,10 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, settings: ControlSettings) -> None:
         super().__init__(config)
         self._settings = settings
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        live.close(self.config.app)  # open pages would keep it waiting
+        await super().shutdown(sockets=sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)

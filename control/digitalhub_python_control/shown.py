@@ -90,7 +90,7 @@ def run_page(run: Entity, url: str) -> str:
     ):
         if values:
             lines += [title, *(f"  {name} = {_value(value)}" for name, value in values.items())]
-    lines.append(f"{'console':<12}{url}/")
+    lines.append(f"{'console':<12}{url}/console/p/{run['project']}/runs/{run['id']}")
     return "\n".join(lines + [line for line in error_text(status) if line])
 
 

@@ -23,6 +23,7 @@ import uvicorn
 
 from digitalhub_python_control.api.app import create_app
 from digitalhub_python_control.clientenv import client_environment
+from digitalhub_python_control.console import routes
 from digitalhub_python_control.settings import ControlSettings
 from digitalhub_python_control.store.store import Store
 from digitalhub_python_control.store.vault import open_vault
@@ -103,7 +104,7 @@ def serving(settings: ControlSettings, **client: Any) -> Iterator[Plane]:
     store = Store(settings.database_url, open_vault(settings.home / "secret.key"))
     listener = socket.create_server((settings.host, settings.port))
     settings = replace(settings, port=listener.getsockname()[1])
-    app = create_app(settings, store)
+    app = create_app(settings, store, pages=routes.pages())
     config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

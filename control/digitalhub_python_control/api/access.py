@@ -24,8 +24,8 @@ from digitalhub_python_control.store.tokens import PREFIX, run_of_token
 from digitalhub_runtime_python.errors import Fault
 
 _OPEN = ("/health",)
-_OWN_CHECK = ("/s3", "/s3/")
-"""Paths whose requests are signed instead (s3auth.py)."""
+_OWN_CHECK = ("/s3", "/console")
+"""Paths, with all below them, whose requests are signed instead, or whose pages ask for a login."""
 
 _OF_A_RUN = (
     ("*", "/health|/api/auth|/[.]well-known/configuration"),
@@ -47,7 +47,7 @@ class Access:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if is_foreign(Headers(scope=scope), self._settings):
+        if is_foreign(Headers(scope=scope), self._settings, opens_page=_opens_page(scope)):
             await refuse(403, "Requests of other web sites are not answered.")(scope, receive, send)
             return
         if (token := run_token(Headers(scope=scope))) and not self._may_all(scope):
@@ -84,7 +84,9 @@ class Access:
         path: str = scope["path"]
         if not self._settings.needs_credentials or path in _OPEN:
             return True
-        if path == _OWN_CHECK[0] or path.startswith(_OWN_CHECK[1]):
+        if any(path == own or path.startswith(f"{own}/") for own in _OWN_CHECK):
+            return True
+        if path == "/" and asks_for_page(Headers(scope=scope)):
             return True
         return self._may_all(scope)
 
@@ -105,15 +107,28 @@ def is_of_run(method: str, path: str, project: str) -> bool:
     )
 
 
-def is_foreign(headers: Headers, settings: ControlSettings) -> bool:
-    """Whether a browser sent this for a page of another site.
+def asks_for_page(headers: Headers) -> bool:
+    """Whether it is a browser that wants something to look at: the SDKs and curl name no HTML."""
+    return "text/html" in headers.get("accept", "")
+
+
+def _opens_page(scope: Scope) -> bool:
+    """Whether a link leads to a page of the console, in a window of its own: reading changes nothing."""
+    headers, path = Headers(scope=scope), scope["path"]
+    is_page = path == "/" or path.startswith("/console/")
+    mode, dest = headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")
+    return bool(is_page and scope["method"] == "GET" and (mode, dest) == ("navigate", "document"))
+
+
+def is_foreign(headers: Headers, settings: ControlSettings, *, opens_page: bool = False) -> bool:
+    """Whether a browser sent this for a page of another site; a link that `opens_page` may be on any.
 
     `Origin` and `Sec-Fetch-Site` tell on requests across sites; a name that is not of this machine
     in `Host` tells on a site whose name was made to lead here (DNS rebinding). Behind a server with
     credentials the name may be any: that of a proxy, say.
     """
     host, origin = headers.get("host", ""), headers.get("origin")
-    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+    if not opens_page and headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         return True
     try:
         if origin is not None and urlsplit(origin).netloc != host:

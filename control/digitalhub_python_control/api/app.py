@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -9,7 +10,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from digitalhub_python_control.api import (
     details,
@@ -44,7 +45,10 @@ _CHANGING = {"runs": runs.put, "triggers": triggers.put}
 
 
 def create_app(
-    settings: ControlSettings, store: Store, reconciler: Reconciler | None = None
+    settings: ControlSettings,
+    store: Store,
+    reconciler: Reconciler | None = None,
+    pages: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """The control plane as an ASGI application.
 
@@ -52,12 +56,13 @@ def create_app(
         settings: with the port that is really listened on.
         store: where everything is kept; the application does not close it.
         reconciler: is told of every run that changes; None: runs are stored and stay as they are.
+        pages: the console's routes, which let in by themselves.
     """
     if reconciler is not None:
         store.on_change = reconciler.tell
     counters = metrics.Counters(store)
     app = Starlette(
-        routes=[*_platform_routes(), *_project_routes(), *_entity_routes(), *_s3_routes()],
+        routes=[*_platform_routes(), *_project_routes(), *_entity_routes(), *_s3_routes(), *pages],
         middleware=[
             Middleware(Counting, counters=counters),
             Middleware(CloseUnread),

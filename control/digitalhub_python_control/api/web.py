@@ -116,7 +116,7 @@ def endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
 
     async def respond(request: Request) -> Response:
         try:
-            content = await _read(request)
+            content = await read_body(request)
             return await run_in_threadpool(_work, handler, request, content)
         except ClientDisconnect:
             return Response(status_code=400)
@@ -157,7 +157,12 @@ def parse_json(content: bytes) -> Any:
         raise Refusal(400, f"The body is no JSON: {exc}.") from None
 
 
-async def _read(request: Request) -> bytes:
+async def read_body(request: Request) -> bytes:
+    """A request's whole body.
+
+    Raises:
+        Refusal: it is larger than the settings allow (413).
+    """
     limit = request.app.state.settings.max_body
     content = bytearray()
     size = 0
@@ -173,7 +178,7 @@ async def _read(request: Request) -> bytes:
 
 
 def _work(handler: Handler, request: Request, content: bytes) -> Response:
-    result = handler(_call(request, parse_json(content)))
+    result = handler(call_of(request, parse_json(content)))
     return result if isinstance(result, Response) else answer(result)
 
 
@@ -215,7 +220,8 @@ def request_of(app: Starlette, project: str) -> Call:
     )
 
 
-def _call(request: Request, body: Any) -> Call:
+def call_of(request: Request, body: Any) -> Call:
+    """What a handler is given of a request whose body was read."""
     state = request.app.state
     queries = request.query_params.multi_items()
     run: RunRecord | None = request.scope.get(ASKING)

@@ -7,6 +7,7 @@ import binascii
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from sqlalchemy import ColumnElement, and_, delete, insert, select
 
@@ -71,6 +72,22 @@ class Objects:
         with self._store.reading() as connection:
             row = connection.execute(select(objects).where(*_same(bucket, key))).one_or_none()
         return None if row is None else _stored(row._mapping)
+
+    def open(self, bucket: str, key: str) -> tuple[StoredObject, BinaryIO] | None:
+        """A stored file and its bytes; looks twice, since a writer may replace both in between.
+
+        Raises:
+            FileNotFoundError: the bytes are gone from the disk.
+        """
+        for _ in range(10):
+            stored = self.get(bucket, key)
+            if stored is None:
+                return None
+            try:
+                return stored, self.blobs.open(stored.blob)
+            except FileNotFoundError:
+                continue
+        raise FileNotFoundError(f"The bytes of {key!r} are gone from the disk.")
 
     def put(
         self,

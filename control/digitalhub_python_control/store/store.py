@@ -166,6 +166,14 @@ class Store:
             bodies = connection.execute(rows).scalars().all() if total else []
         return [json.loads(body) for body in bodies], total
 
+    def last_change(self, plural: str, project: str) -> str:
+        """A text that is another one after entities of a type were added, changed or removed."""
+        query = select(func.count(), func.max(entities.c.updated), func.max(entities.c.seq)).where(
+            *visible(plural, project)
+        )
+        with self.reading() as connection:
+            return " ".join(str(value) for value in connection.execute(query).one())
+
     def latest(self, project: str, plurals: Iterable[str]) -> dict[str, list[Entity]]:
         """The latest version of everything of these types in a project, newest first."""
         found = latest([entities.c.project == project, entities.c.type.in_(list(plurals))])

@@ -117,16 +117,10 @@ async def list_buckets(call: S3Request) -> Response:
 
 
 def _open(call: S3Request) -> tuple[StoredObject, BinaryIO] | None:
-    """The entry and its bytes; looks twice, since a writer may replace both in between."""
-    for _ in range(10):
-        stored = call.objects.get(call.bucket, call.key)
-        if stored is None:
-            return None
-        try:
-            return stored, call.objects.blobs.open(stored.blob)
-        except FileNotFoundError:
-            continue
-    raise S3Error(500, "InternalError", f"The bytes of {call.key!r} are gone from the disk.")
+    try:
+        return call.objects.open(call.bucket, call.key)
+    except FileNotFoundError as exc:
+        raise S3Error(500, "InternalError", str(exc)) from None
 
 
 def _copy(call: S3Request) -> Response:
