@@ -65,6 +65,8 @@ def serve(settings: ControlSettings) -> None:
         with home_faults(settings.home):
             vault = open_vault(settings.home / "secret.key")
         store = Store(settings.database_url, vault)
+        with home_faults(settings.home):
+            private(settings.home)  # the database is there now
         reconciler = _reconciler(store, settings)
         scheduler: Scheduler | None = None
         try:
@@ -93,6 +95,7 @@ def locked(settings: ControlSettings) -> Iterator[None]:
     """
     with home_faults(settings.home):
         settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private(settings.home)
         lock = (settings.home / "lock").open("w")
     with lock:
         try:
@@ -104,6 +107,20 @@ def locked(settings: ControlSettings) -> Iterator[None]:
                 "Use it, stop it, or set DHPY_HOME to another folder.",
             ) from None
         yield
+
+
+def private(home: Path) -> None:
+    """Take from others what a home lets them read: database, key, logs, files.
+
+    Raises:
+        OSError: it is not ours.
+    """
+    for path in (home, *home.glob("dhpy.db*"), *home.glob("server.log*")):
+        mode = path.lstat().st_mode
+        if not path.is_symlink() and mode & 0o077:
+            path.chmod(mode & 0o700)
+            if path == home:
+                logger.warning("others could read %s, and cannot any longer", home)
 
 
 @contextmanager

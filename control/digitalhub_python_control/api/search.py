@@ -22,6 +22,8 @@ from digitalhub_python_control.store.names import plain
 
 _FILTER = re.compile(r"([a-zA-Z_.]+):(.*)", re.DOTALL)
 _RANGE = re.compile(r"\[\s*(\S+)\s+TO\s+(\S+)\s*\]")
+_MOST = 100
+"""Words and filters of one search: a database reads an expression only so deep."""
 _NEVER = ("projects", "secrets")
 """Types that are not searched."""
 
@@ -39,6 +41,8 @@ def find_entities(call: Call) -> Json:
             conditions += _words(value)
         elif name == "fq" and value.strip():
             conditions += _filter(value)
+        if len(conditions) > _MOST:
+            raise Refusal(400, f"A search takes up to {_MOST} words and filters.")
     number, size = (
         call.number("page", 0, 0, 10**9),
         call.number("size", PAGE_SIZE, 1, MAX_PAGE_SIZE),
@@ -85,6 +89,8 @@ def _filter(text: str) -> list[ColumnElement[bool]]:
         raise Refusal(400, f"There is no filter {field!r}. Filters are: {', '.join(_TESTS)}.")
     is_group = value.startswith("(") and value.endswith(")")
     values = re.split(r"\s+(?:OR|AND)\s+", value[1:-1]) if is_group else [value]
+    if len(values) > _MOST:
+        raise Refusal(400, f"A filter takes up to {_MOST} values.")
     tests = [_TESTS[field](one.strip().strip('"')) for one in values]
     return [or_(*tests)] if is_group and " OR " in value else tests
 

@@ -82,11 +82,11 @@ class Call:
 
     def number(self, name: str, default: int, low: int, high: int) -> int:
         """A whole number out of the query, brought between `low` and `high`."""
-        try:
-            value = int(self.query.get(name) or default)
-        except ValueError:
-            raise Refusal(400, f"{name} must be a whole number.") from None
-        return min(max(value, low), high)
+        text = self.query.get(name) or str(default)
+        digits = text[1:] if text.startswith("-") else text
+        if not (digits.isascii() and digits.isdecimal() and len(digits) <= 4000):
+            raise Refusal(400, f"{name} must be a whole number.")
+        return min(max(int(text), low), high)
 
     def document(self) -> dict[str, Any]:
         """The body, which must be a JSON object."""
@@ -102,13 +102,19 @@ def answer(value: Json, status: int = 200, headers: Mapping[str, str] | None = N
     """A JSON answer; None becomes an empty body, which both SDKs read as `{}`."""
     if value is None:
         return Response(status_code=status)
-    return Response(json.dumps(value), status, dict(headers or {}), media_type="application/json")
+    return _json(json.dumps(value), status, headers)
 
 
 def refuse(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
     """An error in Core's form."""
     body = {"status": status, "message": message, "errorCode": None}
-    return Response(json.dumps(body), status, dict(headers or {}), media_type="application/json")
+    return _json(json.dumps(body), status, headers)
+
+
+def _json(text: str, status: int, headers: Mapping[str, str] | None) -> Response:
+    # What users wrote is in it, and a browser must not take it for a page.
+    given = {"X-Content-Type-Options": "nosniff", **(headers or {})}
+    return Response(text, status, given, media_type="application/json")
 
 
 def endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:

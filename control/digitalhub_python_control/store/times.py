@@ -17,14 +17,17 @@ def now() -> int:
 
 def text(micros: int) -> str:
     """An instant in UTC with milliseconds."""
-    moment = datetime.fromtimestamp(micros / 1_000_000, timezone.utc)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{micros // 1000 % 1000:03d}Z"
+    return f"{_second(micros)}.{micros // 1000 % 1000:03d}Z"
 
 
 def exact_text(micros: int) -> str:
     """An instant in UTC with microseconds, as in a run's transitions."""
+    return f"{_second(micros)}.{micros % 1_000_000:06d}Z"
+
+
+def _second(micros: int) -> str:
     moment = datetime.fromtimestamp(micros // 1_000_000, timezone.utc)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{micros % 1_000_000:06d}Z"
+    return moment.replace(tzinfo=None).isoformat(timespec="seconds")
 
 
 def parse(value: object, what: str) -> int:
@@ -35,13 +38,14 @@ def parse(value: object, what: str) -> int:
     """
     try:
         moment = msgspec.convert(value, datetime)
-    except msgspec.ValidationError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=timezone.utc)
+        moment = moment.astimezone(timezone.utc)  # or it is a year that UTC does not have
+    except (msgspec.ValidationError, OverflowError, UnicodeError):
         raise UsageFault(
             "usage/time",
-            f"{what} is {str(value)[:60]!r}, which is no instant.",
+            f"{what} is {str(value)[:60]!r}, which is not an instant.",
             "Write it like 2026-11-20T12:47:38.447Z.",
         ) from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
     delta = moment - datetime(1970, 1, 1, tzinfo=timezone.utc)
     return (delta.days * 86400 + delta.seconds) * 1_000_000 + delta.microseconds

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from digitalhub_python_control.files.s3.xml import S3Error
 
 _LINE = 8 * 1024
 """Bytes that the head of a chunk, or a trailer, may have."""
+_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
 
 
 class Decoder:
@@ -67,7 +69,8 @@ def decoder(headers: Mapping[str, str]) -> Decoder | None:
 
 
 def _size(head: bytes) -> int:
-    try:
-        return int(head.partition(b";")[0], 16)
-    except ValueError:
-        raise S3Error(400, "InvalidRequest", "The chunks are not well formed.") from None
+    # Of what int() takes, a proxy may read `0x5`, `+5` and `1_0` as another size.
+    found = _SIZE.fullmatch(head.partition(b";")[0])
+    if not found:
+        raise S3Error(400, "InvalidRequest", "The chunks are not well formed.")
+    return int(found[0], 16)

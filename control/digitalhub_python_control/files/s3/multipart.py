@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from digitalhub_python_control.files.objects import Condition, StoredObject
 from digitalhub_python_control.files.s3 import xml as s3xml
-from digitalhub_python_control.files.s3.request import S3Request
+from digitalhub_python_control.files.s3.request import S3Request, whole
 from digitalhub_python_control.files.s3.xml import S3Error
 
 _MAX_PART = 10_000
@@ -31,15 +31,15 @@ async def begin(call: S3Request) -> Response:
 async def part(call: S3Request) -> Response:
     """PUT ?partNumber=…&uploadId=…"""
     await _description(call)
-    number = call.query["partNumber"]
-    if not number.isdecimal() or not 1 <= int(number) <= _MAX_PART:
+    number = _part_number(call.query["partNumber"])
+    if number is None:
         raise S3Error(400, "InvalidArgument", f"partNumber is 1 to {_MAX_PART}.")
     if "x-amz-copy-source" in call.headers:
         raise S3Error(501, "NotImplemented", "Parts cannot be copied from another object here.")
     writer = await call.receive()
     try:
         await run_in_threadpool(
-            call.objects.blobs.keep_part, call.query["uploadId"], int(number), writer
+            call.objects.blobs.keep_part, call.query["uploadId"], number, writer
         )
     except FileNotFoundError:  # aborted meanwhile
         writer.discard()
@@ -52,7 +52,10 @@ async def complete(call: S3Request) -> Response:
     description = await _description(call)
     root = s3xml.parse(await call.body())
     wanted = [
-        (int(node.findtext("PartNumber", "0")), node.findtext("ETag", "").strip().strip('"'))
+        (
+            _part_number(node.findtext("PartNumber", "")) or 0,
+            node.findtext("ETag", "").strip().strip('"'),
+        )
         for node in root.findall("Part")
     ]
     stored = await run_in_threadpool(_put_together, call, description, wanted)
@@ -103,7 +106,7 @@ def _put_together(
     if not wanted or wanted != sorted(set(wanted)):
         raise S3Error(400, "InvalidPartOrder", "The parts are not listed in their order.")
     for number, etag in wanted:
-        if there.get(number, ("",))[0] != etag:
+        if number not in there or there[number][0] != etag:
             raise S3Error(400, "InvalidPart", f"Part {number} was not uploaded, or is another one.")
     writer = blobs.assemble(upload, wanted)
     condition: Condition = call.condition()
@@ -113,6 +116,11 @@ def _put_together(
     )
     blobs.end_upload(upload)
     return stored
+
+
+def _part_number(text: str) -> int | None:
+    number = whole(text.strip(), 1, _MAX_PART + 1)
+    return number if number is not None and number <= _MAX_PART else None
 
 
 async def _description(call: S3Request) -> dict[str, object]:

@@ -14,13 +14,20 @@ from starlette.responses import Response, StreamingResponse
 
 from digitalhub_python_control.files.objects import ConditionError, StoredObject
 from digitalhub_python_control.files.s3 import xml as s3xml
-from digitalhub_python_control.files.s3.request import S3Request, check_key, check_read, decode_path
+from digitalhub_python_control.files.s3.request import (
+    S3Request,
+    check_key,
+    check_read,
+    decode_path,
+    whole,
+)
 from digitalhub_python_control.files.s3.xml import S3Error
 from digitalhub_python_control.store import times
 
 _MAX_KEYS = 1000
 _PIECE = 1024 * 1024
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_LONGEST = 10**18
+_RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)")
 """One range; a request for several is answered with the whole, as HTTP allows."""
 
 
@@ -141,16 +148,14 @@ def _copy(call: S3Request) -> Response:
 
 def _list(call: S3Request) -> Response:
     query, is_v2 = call.query, call.query.get("list-type") == "2"
-    size = query.get("max-keys", str(_MAX_KEYS))
-    if not size.isdecimal():
+    size = whole(query.get("max-keys", str(_MAX_KEYS)), 0, _MAX_KEYS)
+    if size is None:
         raise S3Error(400, "InvalidArgument", "max-keys must be a whole number.")
     prefix, delimiter = call.reach(query.get("prefix", "")), query.get("delimiter", "")
     token = query.get("continuation-token", "") if is_v2 else ""
     after = query.get("start-after" if is_v2 else "marker", "")
     try:
-        found = call.objects.listing(
-            call.bucket, prefix, delimiter, min(int(size), _MAX_KEYS), token, check_key(after)
-        )
+        found = call.objects.listing(call.bucket, prefix, delimiter, size, token, check_key(after))
     except ValueError:
         raise S3Error(400, "InvalidArgument", "The continuation token is not valid.") from None
     is_encoded = query.get("encoding-type") == "url"
@@ -172,7 +177,7 @@ def _list(call: S3Request) -> Response:
     content: dict[str, s3xml.Node] = {
         "Name": call.bucket,
         "Prefix": shown(prefix),
-        "MaxKeys": int(size),
+        "MaxKeys": size,
         "KeyCount": len(nodes) + len(prefixes),
         "IsTruncated": found.next_token is not None,
         "Contents": nodes,
@@ -196,7 +201,11 @@ def _headers(stored: StoredObject) -> dict[str, str]:
         "ETag": f'"{stored.etag}"',
         "Last-Modified": formatdate(stored.modified / 1_000_000, usegmt=True),
         "Accept-Ranges": "bytes",
-        **stored.meta,
+        # Bytes of users, at the API's own address: never a page, nor a script, of it.
+        "content-disposition": "attachment",
+        **stored.meta,  # in small letters
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "default-src 'none'; sandbox",
     }
 
 
@@ -205,11 +214,11 @@ def _range(value: str | None, size: int) -> tuple[int, int]:
     found = _RANGE.fullmatch(value.strip()) if value else None
     if not found or not any(found.groups()):
         return 0, size
-    first, last = found.groups()
-    if not first:  # the last n bytes
-        start, end = max(0, size - int(last)), size
+    first, last = (whole(text, 0, _LONGEST) for text in found.groups())
+    if first is None:  # the last n bytes
+        start, end = max(0, size - (last or 0)), size
     else:
-        start, end = int(first), min(size, int(last) + 1) if last else size
+        start, end = first, size if last is None else min(size, last + 1)
     if start >= end:
         raise S3Error(416, "InvalidRange", f"The object has {size} bytes.")
     return start, end

@@ -150,6 +150,15 @@ class S3Request:
             )
 
 
+def whole(text: str, low: int, high: int) -> int | None:
+    """A whole number in plain digits, however many, brought down to `high`; None: it is not one."""
+    digits = text.lstrip("0") or text[:1]
+    if not (digits.isascii() and digits.isdecimal()):
+        return None
+    number = high if len(digits) > len(str(high)) else min(int(digits), high)
+    return number if number >= low else None
+
+
 def decode_path(raw: bytes) -> str:
     """The text of a percent-encoded path.
 
