@@ -132,7 +132,8 @@ def _changes(old: Entity, new: Entity) -> list[tuple[str, str]]:
     lines: list[tuple[str, str]] = []
     for title, read in (("source", _code), ("spec", _settings)):
         for line in difflib.unified_diff(read(old), read(new), f"{title} {old['id'][:8]}", f"{title} {new['id'][:8]}", lineterm=""):  # fmt: skip
-            lines.append((_KINDS.get(line[:1], "same"), line))
+            kind = "at" if line[:4] in ("--- ", "+++ ") else _KINDS.get(line[:1], "same")
+            lines.append((kind, line))
     return lines
 
 

@@ -26,7 +26,7 @@ from digitalhub_python_control.console.web import (
 from digitalhub_python_control.settings import ControlSettings
 
 _STATIC = Path(__file__).parent / "static"
-_KINDS = {"console.css": "text/css", "console.js": "text/javascript"}
+_KINDS = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _PROJECT = "/console/p/{project}"
 
 

@@ -70,7 +70,7 @@ def one(call: Call) -> Page:
             ],
             "results": [(name, _json(value)) for name, value in _mapping(status, "results")],
             "metrics": _metrics(call, run),
-            "parameters": _mapping(spec, "parameters"),
+            "parameters": [(name, _json(value)) for name, value in _mapping(spec, "parameters")],
             "parameters_text": json.dumps(spec.get("parameters") or {}, indent=2),
             "inputs": [(name, _json(value)) for name, value in _mapping(spec, "inputs")],
             "facts": _facts(run),
@@ -225,12 +225,13 @@ def _code_around(run: Entity) -> list[tuple[int, str, bool]]:
 def _facts(run: Entity) -> list[tuple[str, Any]]:
     spec, status = run["spec"], run["status"]
     service = status.get("service") if isinstance(status.get("service"), dict) else {}
+    source = status.get("source")
     facts = {
         "Python": spec.get("python_version"),
         "Image": spec.get("image"),
         "Requirements": spec.get("requirements"),
         "Resources": spec.get("resources"),
-        "Revision": status.get("revision") or status.get("source"),
+        "Revision": source.get("revision") if isinstance(source, dict) else source,
         "Environment": status.get("environment"),
         "Service": service.get("url"),
         "User": run.get("user"),
