@@ -66,7 +66,7 @@ RUNTIME_PARTS = (
     "python-multipart",
 )
 """The dependencies of our distribution that a run always needs; pyproject.toml says what for."""
-FULL_PARTS = ("digitalhub", "pandas", "pyarrow", "requests")
+FULL_PARTS = ("digitalhub", "boto3", "pandas", "pyarrow", "requests")
 """Those that the documented examples import; a function's own requirement of one takes its place."""
 
 _MARKER = ".complete"

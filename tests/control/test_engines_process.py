@@ -254,8 +254,11 @@ def test_a_deleted_project_ends_its_runs(server):
 
 
 def test_every_engine_of_the_table_can_be_loaded(server):
-    for name in ENGINES:
+    for name in sorted(set(ENGINES) - {"kubernetes"}):
         assert load(name, server.settings).actions
+    # Pods have a loopback of their own; with an address that they reach, tests/kubernetes has it.
+    with pytest.raises(UsageFault, match="DHPY_CALLBACK_URL"):
+        load("kubernetes", server.settings)
 
 
 def test_an_unknown_engine_is_refused_with_those_that_there_are(server):
