@@ -329,6 +329,17 @@ def test_a_handler_that_may_exist_is_not_refused(code: str) -> None:
     assert source.read_code({"code": code, "handler": "f"}).source["base64"]
 
 
+def test_a_placeholder_is_taken_with_a_warning(script: Script) -> None:
+    seen = script(
+        """
+        from digitalhub_runtime_python.sdk import source
+        show(source=source.read_code({"code": "placeholder", "handler": "placeholder"}).source)
+        """
+    )
+    assert seen.source["handler"] == "placeholder"
+    assert "the word 'placeholder' alone" in seen.stderr
+
+
 def test_code_for_a_newer_python_than_this_one_is_not_judged() -> None:
     code = "def f(:\n"
     assert source.read_code({"code": code, "handler": "f"}, "PYTHON3_14").source["base64"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Optional
 
+from digitalhub_runtime_python import shadows
 from digitalhub_runtime_python.error_report import is_below
 
 LOCK = threading.RLock()
@@ -48,6 +49,7 @@ def importable(root: Path) -> Iterator[Aside]:
                 sys.path.remove(str(root))
             for entry in [e for e in sys.path if e not in path and is_below(e, root)]:
                 sys.path.remove(entry)
+            shadows.forget(root)
             _forget_finders(root)
             for name, (module, run) in aside.items():
                 if run is None or str(run) in sys.path:  # else that run has ended
@@ -83,6 +85,8 @@ def come_first(root: Path, folders: list[Path], aside: Aside) -> None:
     Called once for a run, with the lock held, before anything of it is imported.
     """
     names: dict[str, bool] = {}
+    own = [p for folder in [root, *folders] for p in folder.iterdir()]
+    shadows.take(root, [p for p in own if p.suffix == ".py" or (p / "__init__.py").exists()])
     for folder in [root, *folders]:
         if str(folder) in sys.path:
             sys.path.remove(str(folder))

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable
 
-from digitalhub_runtime_python import drift, isolation
+from digitalhub_runtime_python import drift, isolation, shadows
 from digitalhub_runtime_python.decorator import OutputDeclaration, declared_outputs
 from digitalhub_runtime_python.errors import HandlerFault
 from digitalhub_runtime_python.isolation import Aside
@@ -103,10 +103,10 @@ def _import(file: Path, root: Path, name: str) -> ModuleType:
     try:
         if in_package and importable_name:
             # Relative imports in it need its own name and its parents.
-            module = importlib.import_module(dotted)
+            module = importlib.import_module(shadows.own_name(dotted, root))
         else:
             own_name = dotted if importable_name else re.sub(r"\W", "_", file.stem)
-            module = _import_file(file, name or own_name, root)
+            module = import_file(file, name or shadows.own_name(own_name, root), root)
     except (Exception, SystemExit) as exc:
         mark_import(exc)
         raise
@@ -122,11 +122,13 @@ def _import_folder(file: Path, root: Path) -> Path:
     return folder
 
 
-def _import_file(file: Path, name: str, root: Path) -> ModuleType:
+def import_file(file: Path, name: str, root: Path) -> ModuleType:
+    """Import a file of the run's code under a name."""
     existing = sys.modules.get(name)
     if existing is not None and getattr(existing, "__file__", None) == str(file):
         return existing
-    spec = importlib.util.spec_from_file_location(name, file)
+    package = [str(file.parent)] if file.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=package)
     if spec is None or spec.loader is None:
         raise HandlerFault(
             "handler/module",

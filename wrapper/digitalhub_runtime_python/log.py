@@ -9,6 +9,18 @@ import time
 from typing import TextIO
 
 OWN = "digitalhub_runtime_python"
+LIBRARIES = (
+    "asyncio",
+    "boto3",
+    "botocore",
+    "filelock",
+    "fsspec",
+    "httpcore",
+    "httpx",
+    "s3transfer",
+    "urllib3",
+)
+"""What we use ourselves and its users seldom mean when they log."""
 
 
 def configure(level: str = "INFO", form: str = "text", stream: TextIO | None = None) -> None:
@@ -26,6 +38,10 @@ def configure(level: str = "INFO", form: str = "text", stream: TextIO | None = N
     own.setLevel(level)
     own.handlers[:] = [handler]
     own.propagate = False  # else a root logger that the user sets up would print each line again
+    for name in LIBRARIES:
+        logging.getLogger(name).setLevel(
+            logging.WARNING
+        )  # the user's DEBUG is for the user's own; it may undo this
 
 
 class _Text(logging.Formatter):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import difflib
 import os
+import re
 import sys
 import tempfile
 import zipfile
@@ -28,6 +29,7 @@ from digitalhub_runtime_python.sources import SCHEMES, local, tree, uri
 
 logger = compat.get_logger(__name__)
 
+_PLACEHOLDER = re.compile(rb"\s*[A-Za-z_]\w*\s*")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -59,7 +61,14 @@ def read_code(parameters: Mapping[str, Any], python_version: str = "") -> Code:
     source["lang"] = given.get("lang", "python")
     code_src = os.fspath(given["code_src"]) if "code_src" in given else None
     if text is not None:
-        check_handler_exists(text, given, python_version)
+        if _PLACEHOLDER.fullmatch(text):
+            logger.warning(
+                "the code is the word %r alone, a placeholder: every run of it ends with an error until "
+                "there is code",
+                text.decode().strip(),
+            )
+        else:
+            check_handler_exists(text, given, python_version)
         source["base64"] = base64.b64encode(text).decode()
         return Code({**source, "source": code_src} if code_src else source)
     if code_src is None:

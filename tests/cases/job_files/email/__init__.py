@@ -1,0 +1,3 @@
+from . import parts
+
+OWN = "email" + parts.DEEP

@@ -1,0 +1,4 @@
+import token
+from queue import OWN
+
+BOTH = [OWN, token.OWN]

@@ -1,0 +1,98 @@
+"""Files of the user's that are called as a module of the standard library: `queue.py`, `token.py`, `email/`.
+
+The user's own code means its own file, as it does where Python runs it by itself; everybody else, the
+standard library and packages above all, means the standard library's. So such a file is imported under
+a name of its own, and the imports of code below the run's folder are led there.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import inspect
+import sys
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from digitalhub_runtime_python.error_report import is_below
+
+_LIBRARY = Path(inspect.__file__).parent
+_LEFT = ("__init__", "__main__", "__future__", "this", "antigravity", *sys.builtin_module_names)
+"""Python itself finds the built-in ones first, and importing the others does something."""
+
+_own: dict[Path, dict[str, Path]] = {}
+"""Folder of a run -> name of the standard library -> the run's file of that name."""
+_import = builtins.__import__
+
+
+def take(root: Path, files: Iterable[Path]) -> set[str]:
+    """Lead the imports of `root`'s code to its own files; their names, of those that need it.
+
+    Args:
+        files: modules (`.py`) and packages (folders) that the code can import by name.
+    """
+    found = {p.stem: p for p in files if p.stem not in _LEFT and _is_standard(p.stem)}
+    for name in list(found):
+        try:
+            _load_standard(name, root)
+        except Exception:  # noqa: BLE001 - tkinter is missing, say: then nobody else means it
+            del found[name]
+    if found:
+        _own[root] = found
+        builtins.__import__ = _led  # type: ignore[assignment]
+    return set(found)
+
+
+def forget(root: Path) -> None:
+    """Undo `take`."""
+    if _own.pop(root, None) and not _own and builtins.__import__ is _led:
+        builtins.__import__ = _import
+
+
+def own_name(name: str, root: Path) -> str:
+    """The name that a run's module is imported under: its own, but for those of the standard library."""
+    if name.partition(".")[0] not in _own.get(root, ()):
+        return name
+    top, dot, rest = name.partition(".")
+    return f"{top}__{zlib.crc32(str(root).encode()):08x}{dot}{rest}"
+
+
+def _is_standard(name: str) -> bool:
+    return (_LIBRARY / f"{name}.py").is_file() or (_LIBRARY / name / "__init__.py").is_file()
+
+
+def _load_standard(name: str, root: Path) -> None:
+    """Have the standard library's module in sys.modules before the code's folder is looked at."""
+    if name in sys.modules:
+        return
+    path = list(sys.path)
+    sys.path[:] = [entry for entry in path if not is_below(entry or ".", root)]
+    try:
+        importlib.import_module(name)
+    finally:
+        sys.path[:] = path
+
+
+def _led(
+    name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0
+) -> Any:
+    top = name.partition(".")[0]
+    file = (globals or {}).get("__file__")
+    if level == 0 and file:
+        for root, names in list(_own.items()):
+            if top in names and is_below(str(file), root):
+                name = own_name(name, root)
+                _load_own(name.partition(".")[0], names[top], root)
+                break
+    return _import(name, globals, locals, fromlist, level)
+
+
+def _load_own(name: str, place: Path, root: Path) -> None:
+    if name in sys.modules:
+        return
+    from digitalhub_runtime_python.loading import import_file
+
+    file = place / "__init__.py" if place.is_dir() else place
+    import_file(file, name, root)
