@@ -98,7 +98,12 @@ def _fetch(source: SourceSpec, dest: Path, settings: Settings) -> Fetched:
         main = named if (settings.code_folder / named).is_file() else None
         return Fetched(settings.code_folder.resolve(), main, None)
     log.info("fetching code from %s", uri.shown)
-    return _fetcher(uri)(uri, dest, settings)
+    fetched = _fetcher(uri)(uri, dest, settings)
+    if fetched.main is not None:
+        from digitalhub_runtime_python.sources.kinds import refuse_foreign
+
+        refuse_foreign(dest / fetched.main, uri.shown)
+    return fetched
 
 
 def _fetcher(uri: SourceUri) -> Callable[[SourceUri, Path, Settings], Fetched]:

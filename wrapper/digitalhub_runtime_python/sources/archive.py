@@ -9,6 +9,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from digitalhub_runtime_python import transfer
 from digitalhub_runtime_python.errors import SourceFault
@@ -45,24 +46,9 @@ def extract(path: Path, dest: Path, what: str) -> None:
     """
     budget = transfer.Budget(f"The archive {what}")
     packed = max(path.stat().st_size, 1)
-    links: list[tuple[PurePosixPath, bytes]] = []
     try:
-        with zipfile.ZipFile(path) as archive:
-            for _ in archive.infolist():
-                budget.entry()
-            for member in archive.infolist():
-                name = _name(member, what)
-                if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                    raise _bad(what, f"{name} is packed by method {member.compress_type}")
-                kind = stat.S_IFMT(member.external_attr >> 16)
-                if member.is_dir() or member.filename.endswith("\\"):
-                    (dest / name).mkdir(parents=True, exist_ok=True)
-                elif kind == stat.S_IFLNK:
-                    links.append((name, _link(archive, member, what)))
-                elif kind in (0, stat.S_IFREG):
-                    _file(archive, member, dest / name, budget, packed)
-                else:
-                    raise _bad(what, f"{name} is neither a file nor a folder nor a link")
+        unpack = _untar if _is_tar(path) else _unzip
+        links = unpack(path, dest, what, budget, packed)
         _make_links(dest, links)
     except DAMAGED as exc:
         raise _bad(what, str(exc) or type(exc).__name__, _head(path)) from exc
@@ -79,39 +65,107 @@ def extract(path: Path, dest: Path, what: str) -> None:
     tree.check_links(dest, what)
 
 
-def _name(member: zipfile.ZipInfo, what: str) -> PurePosixPath:
+def _unzip(
+    path: Path, dest: Path, what: str, budget: transfer.Budget, packed: int
+) -> list[tuple[PurePosixPath, bytes]]:
+    """Write the members of a zip but its links, which are returned."""
+    links: list[tuple[PurePosixPath, bytes]] = []
+    with zipfile.ZipFile(path) as archive:
+        for _ in archive.infolist():
+            budget.entry()
+        for member in archive.infolist():
+            name = _safe(member.filename, what)
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise _bad(what, f"{name} is packed by method {member.compress_type}")
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            if member.is_dir() or member.filename.endswith("\\"):
+                (dest / name).mkdir(parents=True, exist_ok=True)
+            elif kind == stat.S_IFLNK:
+                links.append((name, _link(archive, member, what)))
+            elif kind in (0, stat.S_IFREG):
+                _write(
+                    archive.open(member), dest / name, member.external_attr >> 16, budget, packed
+                )
+            else:
+                raise _bad(what, f"{name} is neither a file nor a folder nor a link")
+    return links
+
+
+def _is_tar(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(512)
+    return head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")) or head[257:262] == b"ustar"
+
+
+def _untar(
+    path: Path, dest: Path, what: str, budget: transfer.Budget, packed: int
+) -> list[tuple[PurePosixPath, bytes]]:
+    """`_unzip` for a tar; a hard link becomes a file of its own."""
+    import tarfile  # few sources are one
+
+    links: list[tuple[PurePosixPath, bytes]] = []
     try:
-        return transfer.member_path(member.filename)
+        with tarfile.open(path, "r:*") as archive:
+            for member in archive:
+                budget.entry()
+                if not member.name.strip("./"):
+                    continue  # the folder itself
+                name = _safe(member.name, what)
+                if member.isdir():
+                    (dest / name).mkdir(parents=True, exist_ok=True)
+                elif member.issym():
+                    links.append((name, _target(os.fsencode(member.linkname), member.name, what)))
+                elif member.isreg() or member.islnk():
+                    content = archive.extractfile(member)
+                    if content is None:
+                        raise _bad(what, f"{name} is a link to nothing")
+                    _write(content, dest / name, member.mode, budget, packed)
+                else:
+                    raise _bad(what, f"{name} is neither a file nor a folder nor a link")
+    except (tarfile.TarError, KeyError) as exc:
+        raise ValueError(str(exc)) from exc
+    except OSError as exc:
+        if exc.errno is None:  # what gzip and bz2 raise for what is not theirs
+            raise ValueError(str(exc)) from exc
+        raise
+    except Exception as exc:
+        if type(exc).__name__ == "LZMAError":  # lzma is not in every Python
+            raise ValueError(str(exc)) from exc
+        raise
+    return links
+
+
+def _safe(name: str, what: str) -> PurePosixPath:
+    try:
+        return transfer.member_path(name)
     except ValueError as exc:
         raise SourceFault(
             "source/unsafe-path",
-            f"The archive {what} has a member whose name {exc}: {member.filename!r}.",
+            f"The archive {what} has a member whose name {exc}: {name!r}.",
             "Make the archive anew, with relative names: zip -r code.zip .",
         ) from exc
 
 
-def _file(
-    archive: zipfile.ZipFile,
-    member: zipfile.ZipInfo,
-    path: Path,
-    budget: transfer.Budget,
-    packed: int,
-) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with archive.open(member) as packed_file, path.open("xb") as file:
-        while chunk := packed_file.read(transfer.CHUNK):
-            budget.add(len(chunk))
-            if budget.bytes > max(RATIO_FROM, MAX_RATIO * packed):
-                raise budget.exceeded(f"more than {MAX_RATIO} times its own size in it")
-            file.write(chunk)
-    path.chmod(0o755 if (member.external_attr >> 16) & 0o111 else 0o644)
+def _write(content: IO[bytes], path: Path, mode: int, budget: transfer.Budget, packed: int) -> None:
+    with content:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as file:
+            while chunk := content.read(transfer.CHUNK):
+                budget.add(len(chunk))
+                if budget.bytes > max(RATIO_FROM, MAX_RATIO * packed):
+                    raise budget.exceeded(f"more than {MAX_RATIO} times its own size in it")
+                file.write(chunk)
+    path.chmod(0o755 if mode & 0o111 else 0o644)
 
 
 def _link(archive: zipfile.ZipFile, member: zipfile.ZipInfo, what: str) -> bytes:
     with archive.open(member) as file:
-        target = file.read(MAX_LINK + 1)
+        return _target(file.read(MAX_LINK + 1), member.filename, what)
+
+
+def _target(target: bytes, name: str, what: str) -> bytes:
     if not target or len(target) > MAX_LINK or b"\0" in target:
-        raise _bad(what, f"the link {member.filename!r} has no valid target")
+        raise _bad(what, f"the link {name!r} has no valid target")
     return target
 
 
@@ -140,5 +194,5 @@ def _bad(what: str, why: str, hint: str = "") -> SourceFault:
         "source/bad-archive",
         f"The archive {what} cannot be unpacked: {why}.",
         hint
-        or "Make it anew (zip -r code.zip .) and upload it again; only zip with deflate is known.",
+        or "Make it anew (zip -r code.zip .) and upload it again; zip with deflate and tar are known.",
     )

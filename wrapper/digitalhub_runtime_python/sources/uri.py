@@ -15,6 +15,8 @@ from digitalhub_runtime_python.errors import SourceFault
 from digitalhub_runtime_python.transfer import member_path
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+"""How the names of archives end."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 # Paths and keys may hold a "#" of their own, so only what is unmistakable is a fragment there.
@@ -34,7 +36,7 @@ class SourceUri:
     shown: str
     """For messages and logs: no user, no password, no query (a query may be a signature)."""
     archive: bool = False
-    """`zip+`, or a path that ends in `.zip`."""
+    """`zip+`, or a path that ends as an archive's."""
     user: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
     ref: str = ""
@@ -72,7 +74,7 @@ def parse(text: str) -> SourceUri:
         uri = _parse_url(text, scheme, rest)
     else:
         uri = _parse_raw(text, scheme, rest)
-    zipped = uri.url.partition("?")[0].lower().endswith(".zip")
+    zipped = uri.url.partition("?")[0].lower().endswith(ARCHIVES)
     if scheme.split("+")[0] == "git":
         if archive:
             raise _malformed(text, "a git repository is no archive: leave zip+ out")
