@@ -17,9 +17,6 @@ from digitalhub_runtime_python.error_report import is_below
 LOCK = threading.RLock()
 """sys.path and sys.modules belong to the whole process: one run at a time changes them."""
 
-ROOT_MARK = "__digitalhub_root__"
-"""Global of the handler's module: the folder with the run's code."""
-
 Aside = dict[str, tuple[ModuleType, Optional[Path]]]
 """Module name -> the module that is set aside, and the folder of the run that it is of, if of one."""
 
@@ -76,7 +73,7 @@ def _forget_finders(root: Path) -> None:
 def _roots() -> set[Path]:
     """The folders of the runs whose handlers are imported now."""
     modules = [m for m in list(sys.modules.values()) if isinstance(m, ModuleType)]
-    return {root for m in modules if (root := m.__dict__.get(ROOT_MARK)) is not None}
+    return {root for m in modules if (root := m.__dict__.get(shadows.ROOT_MARK)) is not None}
 
 
 def come_first(root: Path, folders: list[Path], aside: Aside) -> None:

@@ -7,7 +7,6 @@ import importlib
 import importlib.util
 import inspect
 import re
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -106,11 +105,11 @@ def _import(file: Path, root: Path, name: str) -> ModuleType:
             module = importlib.import_module(shadows.own_name(dotted, root))
         else:
             own_name = dotted if importable_name else re.sub(r"\W", "_", file.stem)
-            module = import_file(file, name or shadows.own_name(own_name, root), root)
+            module = shadows.import_file(file, name or shadows.own_name(own_name, root), root)
     except (Exception, SystemExit) as exc:
         mark_import(exc)
         raise
-    module.__dict__.setdefault(isolation.ROOT_MARK, root)
+    module.__dict__.setdefault(shadows.ROOT_MARK, root)
     return module
 
 
@@ -120,32 +119,6 @@ def _import_folder(file: Path, root: Path) -> Path:
     while folder != root and (folder / "__init__.py").exists():
         folder = folder.parent
     return folder
-
-
-def import_file(file: Path, name: str, root: Path) -> ModuleType:
-    """Import a file of the run's code under a name."""
-    existing = sys.modules.get(name)
-    if existing is not None and getattr(existing, "__file__", None) == str(file):
-        return existing
-    package = [str(file.parent)] if file.name == "__init__.py" else None
-    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=package)
-    if spec is None or spec.loader is None:
-        raise HandlerFault(
-            "handler/module",
-            f"{file.name} is not a Python file.",
-            "Name a .py file in the handler.",
-        )
-    module = importlib.util.module_from_spec(spec)
-    module.__dict__[isolation.ROOT_MARK] = root
-    sys.modules[name] = module  # before exec, as import does: dataclasses and pickle look it up
-    try:
-        # Not loader.exec_module: its bytecode cache knows a file by size and second, so two
-        # sources of one length written within a second would run as one.
-        exec(compile(file.read_bytes(), str(file), "exec", dont_inherit=True), module.__dict__)  # noqa: S102
-    except BaseException:
-        sys.modules.pop(name, None)
-        raise
-    return module
 
 
 def _file_of(root: Path, main: Path | None, module: str) -> Path:

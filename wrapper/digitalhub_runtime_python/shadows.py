@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import importlib.util
 import inspect
 import sys
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from digitalhub_runtime_python.error_report import is_below
+from digitalhub_runtime_python.errors import HandlerFault
 
+ROOT_MARK = "__digitalhub_root__"
+"""Global of a run's module: the folder with the run's code."""
 _LIBRARY = Path(inspect.__file__).parent
 _LEFT = ("__init__", "__main__", "__future__", "this", "antigravity", *sys.builtin_module_names)
 """Python itself finds the built-in ones first, and importing the others does something."""
@@ -41,7 +46,7 @@ def take(root: Path, files: Iterable[Path]) -> set[str]:
             del found[name]
     if found:
         _own[root] = found
-        builtins.__import__ = _led  # type: ignore[assignment]
+        builtins.__import__ = _led
     return set(found)
 
 
@@ -92,7 +97,31 @@ def _led(
 def _load_own(name: str, place: Path, root: Path) -> None:
     if name in sys.modules:
         return
-    from digitalhub_runtime_python.loading import import_file
-
     file = place / "__init__.py" if place.is_dir() else place
     import_file(file, name, root)
+
+
+def import_file(file: Path, name: str, root: Path) -> ModuleType:
+    """Import a file of the run's code under a name."""
+    existing = sys.modules.get(name)
+    if existing is not None and getattr(existing, "__file__", None) == str(file):
+        return existing
+    package = [str(file.parent)] if file.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=package)
+    if spec is None or spec.loader is None:
+        raise HandlerFault(
+            "handler/module",
+            f"{file.name} is not a Python file.",
+            "Name a .py file in the handler.",
+        )
+    module = importlib.util.module_from_spec(spec)
+    module.__dict__[ROOT_MARK] = root
+    sys.modules[name] = module  # before exec, as import does: dataclasses and pickle look it up
+    try:
+        # Not loader.exec_module: its bytecode cache knows a file by size and second, so two
+        # sources of one length written within a second would run as one.
+        exec(compile(file.read_bytes(), str(file), "exec", dont_inherit=True), module.__dict__)  # noqa: S102
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return module
