@@ -38,6 +38,7 @@ def create(call: Call) -> Json:
 
 def put(call: Call) -> Json:
     """PUT of a trigger: a schedule that changes counts from now; one that was stopped starts again."""
+    resources.find(call, "triggers")
     _check(call, call.document())
     stored = resources.changing("triggers")(call)
     return _armed(call, stored["id"])  # type: ignore[call-overload, index]
