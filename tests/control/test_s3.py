@@ -329,7 +329,15 @@ def test_a_body_in_chunks_of_aws_is_unwrapped(files: Plane) -> None:
             with http.stream("GET", url) as found:
                 assert b"".join(found.iter_raw()) == b"hello world"
                 assert found.headers["content-encoding"] == "gzip"
-        for broken in (b"5\r\nhel", b"zz\r\nhello", b"", b"x" * 10_000):
+        for broken in (
+            b"5\r\nhel",
+            b"zz\r\nhello",
+            b"",
+            b"x" * 10_000,
+            b"0x5\r\nhello\r\n0\r\n\r\n",
+            b"+5\r\nhello\r\n0\r\n\r\n",
+            b"1_0\r\nhellohello\r\n0\r\n\r\n",
+        ):
             assert http.put(url, content=broken, headers=headers).status_code == 400
         with http.stream("GET", url) as found:
             assert b"".join(found.iter_raw()) == b"hello world"

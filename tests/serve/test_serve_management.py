@@ -172,6 +172,54 @@ def test_the_page_sends_nothing_that_is_not_its_own(
     assert service.metric("dhpy_requests_total") == 0
 
 
+FOREIGN = [
+    {"Host": "evil.example"},
+    {"Host": "evil.example:8082"},
+    {"Host": "127.0.0.1.evil.example"},
+    {"Host": "localhost.evil.example"},
+    {"Origin": "http://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "http://127.0.0.1:1"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+]
+
+
+def test_a_page_of_another_site_neither_calls_the_function_nor_reads_anything(serve: Serve) -> None:
+    service = serve("def handler(event):\n    return 'x'\n", "handler")
+    url = service.management_url
+    port = url.rpartition(":")[2]
+    for headers in FOREIGN:
+        for path in ("/", "/live", "/ready", "/metrics", "/openapi.json"):
+            assert requests.get(url + path, headers=headers, timeout=10).status_code == 403, headers
+        tried = requests.post(f"{url}/try", json={"path": "/"}, headers=headers, timeout=10)
+        assert tried.status_code == 403, headers
+    assert service.metric("dhpy_requests_total") == 0
+    own = {"Origin": url, "Sec-Fetch-Site": "same-origin"}
+    assert requests.post(f"{url}/try", json={}, headers=own, timeout=10).json()["status"] == 200
+    for host in (
+        f"localhost:{port}",
+        f"LOCALHOST:{port}",
+        f"a.localhost:{port}",
+        "[::1]",
+        "10.0.0.7:8082",
+    ):
+        assert requests.get(f"{url}/ready", headers={"Host": host}, timeout=10).status_code == 200
+
+
+def test_probes_may_ask_by_a_name_of_their_cluster_where_others_can_reach_the_port(
+    serve: Serve,
+) -> None:
+    service = serve(
+        "def handler(event):\n    return 'x'\n", "handler", env={"DHPY_HOST": "0.0.0.0"}
+    )
+    url = service.management_url.replace("0.0.0.0", "127.0.0.1")
+    named = {"Host": "run-1.default.svc:8082"}
+    for path in ("/live", "/ready", "/metrics"):
+        assert requests.get(url + path, headers=named, timeout=10).status_code == 200
+    assert requests.post(f"{url}/try", json={}, headers=named, timeout=10).status_code == 403
+
+
 def test_what_is_not_there_and_what_is_not_for_post(serve: Serve) -> None:
     service = serve("def handler():\n    return 'x'\n", "handler")
     assert service.manage("/nothing").status_code == 404

@@ -20,7 +20,7 @@ from typing import Any
 from digitalhub_runtime_python.calls import problems
 from digitalhub_runtime_python.serve import board, loops, metrics, openapi, page
 from digitalhub_runtime_python.serve.exchange import Exchange, Shared
-from digitalhub_runtime_python.serve.messages import BadMessage, split_target
+from digitalhub_runtime_python.serve.messages import BadMessage, is_foreign, split_target
 from digitalhub_runtime_python.serve.processes import ABANDONED, kill_group
 from digitalhub_runtime_python.serve.server import Server
 from digitalhub_runtime_python.settings import ServeSettings
@@ -39,14 +39,18 @@ class Management:
     Args:
         folder: of the service, with `openapi.json`.
         address: of the function's port.
+        local: it listens on this machine alone, where whoever asks has no other name for it.
     """
 
     streams = False
 
-    def __init__(self, the_board: board.Board, folder: Path, address: tuple[str, int]) -> None:
+    def __init__(
+        self, the_board: board.Board, folder: Path, address: tuple[str, int], *, local: bool
+    ) -> None:
         self._board = the_board
         self._folder = folder
         self._address = address
+        self._local = local
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- the protocol's calls ---
@@ -66,7 +70,10 @@ class Management:
         except BadMessage as exc:
             self.finish(exchange, _problem(exc.status, str(exc)))
             return
-        if path == "/try" and method == "POST":
+        any_name = path in _PROBED and not self._local
+        if is_foreign(exchange.headers, any_name=any_name):
+            self.finish(exchange, _problem(403, "The request is of another site's page. Use this machine's address."))  # fmt: skip
+        elif path == "/try" and method == "POST":
             task = asyncio.get_running_loop().create_task(self._tried(exchange))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -161,6 +168,8 @@ _PAGES = {
     "/metrics": "metrics",
     "/openapi.json": "openapi",
 }
+_PROBED = ("/live", "/ready", "/metrics")
+"""What probes and Prometheus ask for, by a name of their cluster."""
 _STATES = {board.STARTING: "starting", board.READY: "ready", board.DRAINING: "draining"}
 
 

@@ -65,6 +65,31 @@ def is_host(value: bytes) -> bool:
     return _is_host(value) is not None
 
 
+def is_foreign(headers: list[tuple[bytes, bytes]], *, any_name: bool = False) -> bool:
+    """Whether a browser sent this for a page of another site.
+
+    `Origin` and `Sec-Fetch-Site` tell on requests across sites; a name in `Host` that is not of this machine
+    tells on a site whose name was made to lead here (DNS rebinding), which an address cannot be.
+
+    Args:
+        any_name: Host may be any name.
+    """
+    given = dict(headers)
+    host = given.get(b"host", b"").lower()
+    if given.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin"):
+        return True
+    origin = given.get(b"origin")
+    if origin is not None and origin.lower().partition(b"://")[2] != host:
+        return True
+    name = host.rpartition(b":")[0] if re.search(rb":[0-9]*$", host) else host
+    is_local = not name or name.startswith(b"[") or _is_address(name) or name in _LOCAL
+    return not is_local and not name.endswith(b".localhost") and not any_name
+
+
+_is_address = re.compile(rb"(?:[0-9]{1,3}\.){3}[0-9]{1,3}").fullmatch
+_LOCAL = (b"localhost", b"localhost.")
+
+
 def read_length(value: bytes) -> int:
     """A Content-Length.
 

@@ -133,7 +133,8 @@ class Supervisor:
     def _start_management(self) -> None:
         host, port = self._listener.getsockname()[:2]
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-        app = management.Management(self._board, self._service.folder, (host, port))
+        local = self._manager.getsockname()[0] in ("127.0.0.1", "::1")
+        app = management.Management(self._board, self._service.folder, (host, port), local=local)
         if self._lifeline is not None:
             self._lifeline.close()
         self._lifeline, theirs = socket.socketpair()

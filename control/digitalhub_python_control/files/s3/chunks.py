@@ -12,6 +12,9 @@ _LINE = 8 * 1024
 _SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
 
 
+_is_size = re.compile(rb"[0-9A-Fa-f]{1,16}").fullmatch
+
+
 class Decoder:
     """`<hex size>[;chunk-signature=…]CRLF bytes CRLF … 0 CRLF trailers CRLF`."""
 
@@ -69,8 +72,8 @@ def decoder(headers: Mapping[str, str]) -> Decoder | None:
 
 
 def _size(head: bytes) -> int:
-    # Of what int() takes, a proxy may read `0x5`, `+5` and `1_0` as another size.
-    found = _SIZE.fullmatch(head.partition(b";")[0])
-    if not found:
+    size = head.partition(b";")[0]
+    # Not what int() takes beside digits: `0x5`, `+5`, `1_0`, blanks.
+    if _is_size(size) is None:
         raise S3Error(400, "InvalidRequest", "The chunks are not well formed.")
-    return int(found[0], 16)
+    return int(size, 16)
