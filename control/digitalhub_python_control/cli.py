@@ -18,17 +18,24 @@ import click
 from digitalhub_python_control import daemon
 from digitalhub_python_control.client import Client
 from digitalhub_python_control.clientenv import client_environment, foreign_variables
+from digitalhub_python_control.running.engines import ENGINES
 from digitalhub_python_control.settings import ControlSettings
 from digitalhub_runtime_python.errors import PlatformFault, UsageFault
 
 _EXAMPLE = "dhpy exec -- python my_script.py"
 
 
+_engine_option = click.option(
+    "--engine", type=click.Choice(sorted(ENGINES)), help="Of runs; default: $DHPY_ENGINE, or process."
+)  # fmt: skip
+
+
 @click.command()
+@_engine_option
 @click.option("--port", type=click.IntRange(0, 65535), help="Listen here; 0 takes any free port.")
 @click.option("--host", help="Listen on this address; one beyond this machine needs credentials.")
 @click.option("--detach/--foreground", default=True, help="In the background, or until Ctrl-C.")
-def up(port: int | None, host: str | None, detach: bool) -> None:
+def up(port: int | None, host: str | None, detach: bool, engine: str | None) -> None:
     """Start the control plane on this machine.
 
     It keeps everything in one folder ($DHPY_HOME) and is the same one for all your terminals. Where
@@ -39,10 +46,12 @@ def up(port: int | None, host: str | None, detach: bool) -> None:
       dhpy up
       dhpy up --port 0
       DHPY_USER=me DHPY_PASSWORD=… dhpy up --host 0.0.0.0
+      dhpy up --engine docker
     """
     environ = dict(os.environ)
     environ.update({"DHPY_PORT": str(port)} if port is not None else {})
     environ.update({"DHPY_HOST": host} if host else {})
+    environ.update({"DHPY_ENGINE": engine} if engine else {})
     settings = ControlSettings.from_env(environ)
     place = daemon.find(settings)
     if place is not None:
@@ -50,6 +59,8 @@ def up(port: int | None, host: str | None, detach: bool) -> None:
         click.echo(f"Look at it: {place.url}/console/")
         if port is not None and not place.url.endswith(f":{port}"):
             click.echo("To have it at another address: dhpy down, then dhpy up again.")
+        if engine:
+            click.echo(f"Whether its engine is {engine} was not looked at: dhpy down, then dhpy up again.")  # fmt: skip
         return
     if not detach:
         from digitalhub_python_control.server import main
@@ -178,18 +189,22 @@ def exec_(command: tuple[str, ...]) -> None:
 
 
 @click.command()
+@_engine_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def doctor(as_json: bool) -> None:
+def doctor(as_json: bool, engine: str | None) -> None:
     """Check what this machine has, and say what to do about the rest. Exit status 1: something fails.
+
+    With the engine kubernetes also what the cluster allows, and whether its pods reach the control plane.
 
     \b
     Examples:
       dhpy doctor
       dhpy doctor --json
+      dhpy doctor --engine kubernetes
     """
     from digitalhub_python_control import doctor as checks
 
-    results = checks.examine(os.environ)
+    results = checks.examine({**os.environ, **({"DHPY_ENGINE": engine} if engine else {})})
     if as_json:
         click.echo(json.dumps([result.to_json() for result in results]))
     else:

@@ -61,6 +61,7 @@ def examine(environ: Mapping[str, str]) -> list[Result]:
         _space(settings),
         _server(settings),
         _ini(environ),
+        *_engine(environ, settings),
     ]
 
 
@@ -212,6 +213,15 @@ def _server(settings: ControlSettings) -> Result:
             "Set DHPY_PORT to a free port, or to 0 for any.",
         )
     return Result("server", "ok", f"down; port {settings.port} is free")
+
+
+def _engine(environ: Mapping[str, str], settings: ControlSettings) -> list[Result]:
+    if settings.engine != "kubernetes":
+        return []
+    from digitalhub_python_control.running.kubernetes.examining import examine
+
+    place = daemon.find(settings)
+    return [Result(*one) for one in examine(environ, settings, place.url if place else None)]
 
 
 def _ini(environ: Mapping[str, str]) -> Result:
