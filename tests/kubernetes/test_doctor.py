@@ -50,7 +50,7 @@ def limited(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 def doctor(plane: Plane, **environ: str) -> dict[str, dict[str, str]]:
     """The lines of `dhpy doctor --engine kubernetes`, by what they are about."""
-    command = [sys.executable, "-m", "digitalhub_runtime_python", "doctor", "--engine", "kubernetes", "--json"]  # fmt: skip
+    command = [sys.executable, "-c", "from digitalhub_runtime_python.cli import main; main()", "doctor", "--engine", "kubernetes", "--json"]  # fmt: skip
     env = {k: v for k, v in plane.environ.items() if k != "DHPY_ENGINE"}
     done = subprocess.run(
         plane.cluster.inside(*command), env={**env, **environ}, capture_output=True, text=True, timeout=200
