@@ -66,7 +66,7 @@ def serve(settings: ControlSettings) -> None:
             vault = open_vault(settings.home / "secret.key")
         store = Store(settings.database_url, vault)
         with home_faults(settings.home):
-            private(settings.home)  # the database is there now
+            private(settings.home)  # once the database is there; a start that fails says one line
         reconciler = _reconciler(store, settings)
         scheduler: Scheduler | None = None
         try:
@@ -95,7 +95,6 @@ def locked(settings: ControlSettings) -> Iterator[None]:
     """
     with home_faults(settings.home):
         settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        private(settings.home)
         lock = (settings.home / "lock").open("w")
     with lock:
         try:
