@@ -16,6 +16,7 @@ import pytest
 from cases import cases_for, differences, run_cases
 from parts import BaseImages, Registry, breaks_off, docker, free_port
 
+from digitalhub_python_builder import credentials
 from digitalhub_python_builder import registry as registries
 from digitalhub_python_builder.build import Options, Result, build, prepare
 from digitalhub_python_builder.engines import ENGINES, Request, choose, load
@@ -246,7 +247,7 @@ def test_a_login_lets_a_push_through(
         assert result.image.digest
         environ = {"DOCKER_CONFIG": str(tmp_path)}
         assert registries.digest_of(result.image.reference, environ) == result.image.digest
-        assert registries.credentials(private.name, environ) == ("me", "open sesame")
+        assert credentials.find(private.name, environ) == credentials.Login("me", "open sesame")
 
 
 def test_a_registry_that_breaks_off_is_told_and_what_is_left_to_do(
