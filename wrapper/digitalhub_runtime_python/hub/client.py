@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -148,7 +149,8 @@ class CoreClient:
         try:
             return self._http.request(method, url, fields=fields, body=payload, headers=headers)
         except urllib3.exceptions.HTTPError as exc:
-            reason = getattr(exc, "reason", None) or exc
+            # Before version 2, urllib3 begins with the address of an object of its own.
+            reason = re.sub(r"^<[^>]*>: ", "", str(getattr(exc, "reason", None) or exc))
             # A malformed address does not mend itself.
             malformed = isinstance(exc, urllib3.exceptions.LocationValueError)
             raise PlatformFault(

@@ -15,6 +15,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def read_code(parameters: Mapping[str, Any], python_version: str = "") -> Code:
     source["lang"] = given.get("lang", "python")
     code_src = os.fspath(given["code_src"]) if "code_src" in given else None
     if text is not None:
-        if _PLACEHOLDER.fullmatch(text):
+        if _PLACEHOLDER.fullmatch(text) and not iskeyword(text.decode().strip()):
             logger.warning(
                 "the code is the word %r alone, a placeholder: every run of it ends with an error until "
                 "there is code",

@@ -246,7 +246,8 @@ def _results(run: Any) -> dict[str, Any]:
 def _metrics(run: Any) -> dict[str, Any]:
     if run is None or run.status.state not in ENDED:
         return {}
-    return {n: v[-1] if isinstance(v, list) and v else v for n, v in (run.metrics or {}).items()}
+    logged = getattr(run, "metrics", None) or {}  # SDK 0.14 reads none of a run that has ended
+    return {n: v[-1] if isinstance(v, list) and v else v for n, v in logged.items()}
 
 
 class _Progress:
