@@ -10,9 +10,9 @@ shared = {"database_url": sys.argv[3]} if len(sys.argv) > 3 else {}
 settings = settings_in(Path(sys.argv[1]), max_jobs=int(sys.argv[2]), **shared)
 store = store_of(settings)
 reconciler = reconciler_of(store, settings)
+told = {(*run.key, run.target) for run in store.unsettled_runs()}  # before the test makes more
 reconciler.start()
 print("started", flush=True)
-told = {(*run.key, run.target) for run in store.unsettled_runs()}
 while True:
     # The test writes into the database by itself: somebody must tell of that, once, as the API would.
     # PostgreSQL does.

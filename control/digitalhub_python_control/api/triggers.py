@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 _LOOK = 0.5
 """Seconds between two looks at what is due: a schedule is exact to the second."""
+_AFTER_FAILURE = 5.0
+"""Seconds until the next look where one failed: a database that is away is told of once in that time."""
 _LATE = 60_000_000
 """Microseconds: what is later than this was missed, see DHPY_MISSED_TRIGGERS."""
 _SPACE = uuid.UUID("6f9d4cb0-3c8e-4f0b-9f4e-0d3a7d2b6a11")
@@ -103,11 +105,16 @@ class Scheduler:
         call.store.change("triggers", trigger["project"], trigger["id"], moved)
 
     def _work(self) -> None:
-        while not self._ended.wait(_LOOK):
+        pause = _LOOK
+        while not self._ended.wait(pause):
+            pause = _LOOK
             try:
                 self.look(times.now())
-            except Exception:  # the database may be away for a while
-                logger.exception("triggers cannot be looked at")
+            except Exception as exc:  # the database may be away for a while
+                # A fault says all in its one line; of anything else the place in the code matters.
+                known = isinstance(exc, Fault)
+                logger.error("triggers are not looked at: %s", exc, exc_info=not known and exc)  # noqa: TRY400
+                pause = _AFTER_FAILURE
 
 
 def _start(call: Call, trigger: Entity, due: int) -> str:

@@ -55,11 +55,14 @@ def runs(pod: Object) -> bool:
     return "running" in state or "terminated" in state
 
 
-def waiting(pod: Object, warnings: Iterable[Object], age: float) -> Trouble | None:
+def waiting(
+    pod: Object, warnings: Iterable[Object], age: float, patience: float = PATIENCE
+) -> Trouble | None:
     """Why a pod has not started; None where there is nothing to say.
 
     Args:
         age: seconds since it was created.
+        patience: seconds that it may wait for what often comes by itself.
     """
     scheduled = _condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
@@ -69,25 +72,25 @@ def waiting(pod: Object, warnings: Iterable[Object], age: float) -> Trouble | No
     state = (container(pod).get("state") or {}).get("waiting") or {}
     reason, text = str(state.get("reason") or ""), _one_line(state.get("message"))
     if reason in _PULLS:
-        return _pull(pod, reason, text, warnings, age)
+        return _pull(pod, reason, text, warnings, age > patience)
     if reason in _CONFIGURATION:
         return Trouble(f"the container cannot be made: {text or reason}", age > 30)
     for event in warnings:
         if event.get("reason") in ("FailedMount", "FailedAttachVolume"):
-            return Trouble(f"waits for a volume: {_one_line(event.get('message'))}", age > PATIENCE)
+            return Trouble(f"waits for a volume: {_one_line(event.get('message'))}", age > patience)
         if event.get("reason") == "FailedCreatePodSandBox":
-            return Trouble(f"the node cannot start it: {_one_line(event.get('message'))}", age > PATIENCE)  # fmt: skip
+            return Trouble(f"the node cannot start it: {_one_line(event.get('message'))}", age > patience)  # fmt: skip
     return None
 
 
-def _pull(pod: Object, reason: str, text: str, warnings: Iterable[Object], age: float) -> Trouble:
+def _pull(pod: Object, reason: str, text: str, warnings: Iterable[Object], late: bool) -> Trouble:
     image = str(pod["spec"]["containers"][0].get("image"))
     for event in warnings:
         # "Back-off pulling image" says nothing; the registry's answer is in the event before it.
         if event.get("reason") == "Failed" and "ailed to pull" in str(event.get("message")):
             text = _one_line(event.get("message"))
     final = reason in ("InvalidImageName", "ErrImageNeverPull") or bool(_FINAL_PULLS.search(text))
-    return Trouble(f"the image {image} cannot be pulled: {text or reason}", final or age > PATIENCE)
+    return Trouble(f"the image {image} cannot be pulled: {text or reason}", final or late)
 
 
 def refused(warnings: Iterable[Object], conditions: Iterable[Object]) -> Trouble | None:

@@ -31,7 +31,9 @@ GUIDE = "docs/guides/kubernetes.md"
 PYTHON = "3.11"
 """Of the image that the probe starts."""
 PATIENCE = 120
-"""Seconds for the probe: its image may have to be pulled."""
+"""Seconds for the probe: its image may have to be pulled, a node to be added."""
+STALLED = 30
+"""Seconds for what may come by itself, as a registry that does not answer; a run waits longer."""
 
 # Without a proxy, as runs reach the control plane; the last line is what is told of a failure.
 _PROBE = """
@@ -130,7 +132,7 @@ def _probe(
         command=("python3", "-c", _PROBE, settings.callback),
     )
     # An instance of its own: to the control plane it is nobody's run.
-    own = replace(settings, instance="dhpy-doctor", deadline=PATIENCE, ttl=60)
+    own = replace(settings, instance="dhpy-doctor", deadline=PATIENCE + 60, ttl=60)
     made = manifests.job(unit, own)
     try:
         if not up:
@@ -164,8 +166,9 @@ def _watched(api: Api, unit: manifests.Unit, callback: str) -> Iterator[Finding]
         about = pod["metadata"]["name"] if pod else unit.name
         query = f"type=Warning,involvedObject.name={quote(about)}"
         warnings = api.get(api.path("Event"), fieldSelector=query).get("items") or ()
-        trouble = causes.waiting(pod, warnings, age) if pod else causes.refused(warnings, ())
-        if trouble is not None and trouble.final:
+        now = causes.waiting(pod, warnings, age, STALLED) if pod else causes.refused(warnings, ())
+        trouble = now or trouble  # between two tries of a pull the pod says nothing
+        if now is not None and now.final:
             break
         time.sleep(0.3)
     if pod is None or not causes.runs(pod):
