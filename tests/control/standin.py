@@ -37,7 +37,9 @@ elif behaviour == "not-reported":
         file.write("The report was not delivered. [platform/report]\n")
     sys.exit(14)
 elif behaviour == "show":
-    print(value, "=", os.environ.get(value))
+    text = os.environ.get(value)
+    print(value, "=", text)
+    print(value, "reversed =", text and text[::-1])  # the log hides secrets
 elif behaviour == "leave-child":
     if os.fork() == 0:
         time.sleep(60)

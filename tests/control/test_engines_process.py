@@ -27,7 +27,7 @@ from digitalhub_python_control.running.engines import (
     processes,
 )
 from digitalhub_python_control.running.engines.keepers import Keepers
-from digitalhub_python_control.running.engines.process import ignored_parameters
+from digitalhub_python_control.running.engines.process import hidden_texts, ignored_parameters
 from digitalhub_runtime_python.errors import UsageFault
 from digitalhub_runtime_python.spec import PYTHON_VERSIONS
 from digitalhub_runtime_python.states import ENDED
@@ -315,6 +315,7 @@ def order(tmp_path):
             "command": ["/bin/sh", "-c", script],
             "environment": {"PATH": os.environ["PATH"]},
             "cgroup": "",
+            "hidden": [],
             **changes,
         }
 
@@ -480,6 +481,16 @@ def test_a_log_that_grows_is_bounded_keeps_its_end_and_says_what_was_dropped(
     kept = [line for line in (before + now).splitlines(keepends=True) if b"dhpy:" not in line]
     assert dropped
     assert int(dropped[1]) + sum(map(len, kept)) >= sum(len(f"{n + 1}\n") for n in range(lines))
+
+
+def test_a_secret_that_is_printed_in_pieces_is_not_in_the_log(keepers, order, tmp_path):
+    hidden = hidden_texts({"MINE": "s3cret value"}, ["MINE"])
+    script = (
+        "printf 'a s3c'; sleep 0.2; printf 'ret v' >&2; sleep 0.2; printf 'alue\n';"
+        "printf 's3cret%%20value s3c'"
+    )
+    ended(keepers.start(order(script, hidden=hidden)))
+    assert (tmp_path / "log").read_text() == "a •••\n••• s3c"
 
 
 def test_what_is_printed_while_the_disk_is_full_is_lost_and_counted(tmp_path):

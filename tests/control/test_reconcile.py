@@ -25,6 +25,7 @@ from reconciling import (
 
 from digitalhub_python_control.running import engines, logs
 from digitalhub_python_control.running.engines.keeper import descendants
+from digitalhub_python_control.running.engines.process import ProcessEngine
 from digitalhub_python_control.running.engines.processes import marked
 from digitalhub_runtime_python.spec import ACTIONS
 
@@ -299,7 +300,8 @@ def test_secrets_and_envs_reach_the_run_and_its_identity_cannot_be_changed(
     logs = "".join(log_of(settings, wait_ended(store, run).id) for run in runs)
     url = settings.url
     for line in (
-        "TOKEN = s3cret-value",
+        "TOKEN = •••",
+        f"TOKEN reversed = {'s3cret-value'[::-1]}",
         "MINE = 42",
         "PROJECT_NAME = p",
         f"DHCORE_ENDPOINT = {url}",
@@ -307,8 +309,20 @@ def test_secrets_and_envs_reach_the_run_and_its_identity_cannot_be_changed(
     ):
         assert line in logs
     assert sorted(executions_of(settings)) == sorted(runs)
-    kept = [p for p in (settings.home / "runs").rglob("*") if p.is_file() and p.name != "log"]
+    kept = [p for p in (settings.home / "runs").rglob("*") if p.is_file()]
     assert kept and not any(b"s3cret-value" in path.read_bytes() for path in kept)
+
+
+def test_what_an_engine_says_of_a_failure_shows_no_secret(reconciler, store, settings, monkeypatch):
+    def refuse(*_):
+        raise OSError("cannot start with TOKEN=s3cret%2Fvalue")
+
+    monkeypatch.setattr(ProcessEngine, "start", refuse)
+    store.set_secret_values(PROJECT, {"TOKEN": "s3cret/value"})
+    run = wait_ended(store, new_run(store, settings, secrets=["TOKEN"]))
+    assert run.entity["status"]["message"].endswith("cannot start with TOKEN=•••")
+    assert "TOKEN=•••" in log_of(settings, run.id)
+    assert "s3cret" not in log_of(settings, run.id)
 
 
 def test_secrets_of_the_control_plane_do_not_reach_a_run(store, settings, monkeypatch):
@@ -326,8 +340,6 @@ def test_secrets_of_the_control_plane_do_not_reach_a_run(store, settings, monkey
 def test_an_action_that_the_engine_cannot_do_says_what_can(
     reconciler, store, settings, monkeypatch
 ):
-    from digitalhub_python_control.running.engines.process import ProcessEngine
-
     monkeypatch.setattr(ProcessEngine, "actions", frozenset({"job", "serve"}))
     run = wait_ended(store, new_run(store, settings, action="build"))
     assert run.state == "ERROR"

@@ -52,12 +52,12 @@ class Walk:
 
     def failed(self, exc: BaseException, trace: str = "") -> None:
         """Describe what was raised; best while the files are there whose lines it shows."""
-        error = error_report.describe(exc, self.root)
-        if trace:
-            error["traceback"] = trace + error_report.shown(error)
-        secrets = self.settings.secret_values(self.run.secrets if self.run else ())
-        error = error_report.redact(error, secrets)
+        error = error_report.describe(exc, self.root, self.secrets(), before=trace)
         self.status["error"] = {**error, "exit_status": exit_status(exc)}
+
+    def secrets(self) -> set[str]:
+        """What no text of ours may show."""
+        return self.settings.secret_values(self.run.secrets if self.run else ())
 
 
 @dataclass
@@ -97,7 +97,8 @@ def conclude(exc: BaseException | None, walk: Walk, *, trace: str = "") -> Endin
     except Exception as problem:  # noqa: BLE001 - what failed to be told must not hide what failed
         fault = problem if isinstance(problem, PlatformFault) else _not_reported(problem)
         ending.undelivered = fault
-        _tell(walk, f"{fault} [{fault.code}]\n", after=told)
+        error = error_report.describe(fault, secrets=walk.secrets())
+        _tell(walk, error_report.shown(error), after=told)
         if exc is None:
             ending.error, ending.exit_status = fault, fault.exit_status
     return ending

@@ -29,13 +29,30 @@ TRACEBACK_LIMIT = 20_000
 """Characters of a traceback that are kept, the last ones: they say what happened."""
 
 
-def describe(exc: BaseException, root: Path | None = None) -> dict[str, Any]:
+def describe(
+    exc: BaseException, root: Path | None = None, secrets: Iterable[str] = (), before: str = ""
+) -> dict[str, Any]:
     """An exception as `status.error`: type, message, file, line, traceback; code for our faults.
 
     Our own frames are cut, and files below `root`, the folder of the user's code, are named
     relative to it. Never raises, whatever the exception is made of.
+
+    Args:
+        secrets: values that no text of it may show; they are taken out before a text is cut.
+        before: a traceback that led to this one.
     """
-    error: dict[str, Any] = {"type": _type_name(exc), "message": clip(text_of(exc), MESSAGE_LIMIT)}
+    error = _described(exc, root)
+    if before:
+        error["traceback"] = before + shown(error)
+    error = redact(error, secrets)
+    error["message"] = clip(error["message"], MESSAGE_LIMIT)
+    if "traceback" in error:
+        error["traceback"] = clip(error["traceback"], TRACEBACK_LIMIT, keep_end=True)
+    return error
+
+
+def _described(exc: BaseException, root: Path | None) -> dict[str, Any]:
+    error: dict[str, Any] = {"type": _type_name(exc), "message": text_of(exc)}
     if is_a(exc, Fault):
         return {**error, "code": exc.code, "exit_status": exc.exit_status}
     if issubclass(type(exc), (KeyboardInterrupt, Terminated)) and _is_ours(exc.__traceback__):
@@ -46,7 +63,7 @@ def describe(exc: BaseException, root: Path | None = None) -> dict[str, Any]:
     except Exception as broken:  # noqa: BLE001 - an exception that cannot be shown must not hide that there was one
         place = {}
         text = f"{error['type']}: {error['message']}\n(its traceback cannot be shown: {_type_name(broken)})\n"
-    return {**error, **place, "traceback": clip(text, TRACEBACK_LIMIT, keep_end=True)}
+    return {**error, **place, "traceback": text}
 
 
 def _locate(
@@ -94,14 +111,13 @@ def summary(error: Mapping[str, Any]) -> str:
 
 def redact(error: dict[str, Any], secrets: Iterable[str]) -> dict[str, Any]:
     """The same error with every secret value in its texts replaced."""
-    hidden = sorted({s for s in secrets if len(s) >= 6}, key=len, reverse=True)
+    values = set(secrets)
+    if not values:
+        return error
+    from digitalhub_runtime_python.redaction import forms, hide  # only what failed needs it
 
-    def clean(text: str) -> str:
-        for secret in hidden:
-            text = text.replace(secret, "•••")
-        return text
-
-    return {k: clean(v) if isinstance(v, str) else v for k, v in error.items()}
+    looked_for = forms(values)
+    return {k: hide(v, looked_for) if isinstance(v, str) else v for k, v in error.items()}
 
 
 def _type_name(exc: BaseException) -> str:

@@ -10,12 +10,6 @@ from typing import Any
 
 from digitalhub_runtime_python.errors import UsageFault
 
-_SECRET_VARIABLES = (
-    "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "CONTAINER_REGISTRY_PASSWORD", "DB_PASSWORD",
-    "DHCORE_ACCESS_TOKEN", "DHCORE_ID_TOKEN", "DHCORE_PASSWORD", "DHCORE_PERSONAL_ACCESS_TOKEN",
-    "DHCORE_REFRESH_TOKEN", "GIT_PASSWORD", "GIT_TOKEN", "TRINO_PASSWORD", "TRINO_TOKEN",
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Credentials:
@@ -81,8 +75,9 @@ class Settings:
 
     def secret_values(self, names: Iterable[str] = ()) -> set[str]:
         """Every value that no log, status or message may show: credentials, and secrets by name."""
-        known = (*_SECRET_VARIABLES, *names)
-        return {value for name in known if (value := self.environ.get(name, ""))}
+        from digitalhub_runtime_python.redaction import secret_values  # few runs need it
+
+        return secret_values(self.environ, names)
 
     @classmethod
     def to_end_with(cls, environ: Mapping[str, str]) -> Settings:

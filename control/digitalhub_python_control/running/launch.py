@@ -12,6 +12,7 @@ from digitalhub_python_control.clientenv import client_environment
 from digitalhub_python_control.settings import ControlSettings
 from digitalhub_python_control.store.tokens import credentials_of
 from digitalhub_runtime_python.errors import Fault, UsageFault
+from digitalhub_runtime_python.redaction import forms, hide, secret_values
 from digitalhub_runtime_python.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -94,6 +95,17 @@ def run_environment(
     own = credentials_of(run, store)
     client = client_environment(settings.url, settings, os.environ, own)
     return {**client, **users, "PROJECT_NAME": run.project, "RUN_ID": run.id}
+
+
+def without_secrets(text: str, run: RunRecord, store: Store) -> str:
+    """A message of ours about a run, in which a tool's or a place's own words may stand."""
+    names = run.entity["spec"].get("secrets") or ()
+    try:
+        values = {*store.secret_values(run.project, names).values(), *secret_values(os.environ)}
+    except Exception as exc:  # noqa: BLE001 - then the run has none, and what it fails of is this
+        logger.warning("run %s/%s: its secrets cannot be read: %s", run.project, run.id, exc)
+        values = secret_values(os.environ)
+    return hide(text, forms(values))
 
 
 def backoff_limit(spec: Mapping[str, Any]) -> int:

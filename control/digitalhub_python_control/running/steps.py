@@ -22,6 +22,7 @@ from digitalhub_python_control.running.launch import (
     check_action,
     give_image,
     run_environment,
+    without_secrets,
 )
 from digitalhub_python_control.running.places import Places
 from digitalhub_python_control.running.queue import Queue
@@ -102,7 +103,7 @@ class Steps:
         try:
             return self._step(run)
         except RunFailed as failure:
-            self._fail(run, str(failure))
+            self._fail(run, without_secrets(str(failure), run, self._store))
             return None
 
     def adopt(self, run: RunRecord) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from digitalhub_runtime_python import error_report
 from digitalhub_runtime_python.calls.binding import BODY_LIMIT, make_binder
 from digitalhub_runtime_python.calls.handling import Handling
 
@@ -40,6 +39,6 @@ def assemble(
         make_binder(ready, run, body_limit),
         names=[d if isinstance(d, str) else str(d["name"]) for d in ready.outputs],
         root=root,
-        redact=lambda error: error_report.redact(error, secrets),
+        secrets=secrets,
         **more,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -41,7 +41,7 @@ class Handling:
         names: what `@handler` declared; a tuple of as many values becomes an object with these names.
         root: the folder of the user's code, to name files relative to it.
         debug: show a caller what the handler raised.
-        redact: takes secrets out of an error.
+        secrets: values that no error may show.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class Handling:
         names: list[str],
         root: Path | None,
         debug: bool = False,
-        redact: Callable[[dict[str, Any]], dict[str, Any]] = lambda error: error,
+        secrets: Collection[str] = (),
     ) -> None:
         self.handler = handler
         self.bind = bind
         self.names = names
         self.root = root
         self.debug = debug
-        self.redact = redact
+        self.secrets = secrets
 
     def call(self, event: RequestEvent, loop: asyncio.AbstractEventLoop) -> Reply:
         """The reply of a plain function; `loop` awaits what it returns, where that has to be."""
@@ -120,13 +120,13 @@ class Handling:
                 return replies.to_reply(response, str)
             except OutputFault as fault:
                 exc = fault
-        error = self.redact(error_report.describe(exc, self.root))
+        error = error_report.describe(exc, self.root, self.secrets)
         extra: dict[str, Any] = {"event_id": event.id}
         if self.debug:
             extra["error"] = error
         if isinstance(exc, OutputFault):
-            logger.error("event %s: %s [%s]", event.id, exc, exc.code)
-            return replies.problem_reply(500, str(exc), code=exc.code, extra=extra)
+            logger.error("event %s: %s [%s]", event.id, error["message"], exc.code)
+            return replies.problem_reply(500, error["message"], code=exc.code, extra=extra)
         logger.error("event %s failed: %s", event.id, error.get("traceback") or error["message"])
         more = "" if self.debug else " The service's log has the traceback under this event_id."
         return replies.problem_reply(

@@ -1,9 +1,10 @@
-"""`python -I -S keeper.py`: starts attempts of runs, keeps each to its end, and ends all that it has started.
+"""`python -I -S keeper.py FOLDER`: starts attempts of runs, keeps each to its end, and ends all that it has started.
 
 The control plane holds the other end of standard input, a socket. For every order that comes over it
 this process forks a keeper: a process that outlives the control plane, starts the run's command, copies
 its output into the log, and writes down how it ended. Forking one that is ready costs a twentieth of
-starting an interpreter. It is single-threaded and knows nothing but this file, for both reasons.
+starting an interpreter. It is single-threaded and knows nothing but this file, for both reasons, and
+`redaction.py`, which lies in FOLDER and takes secrets out of what the command prints.
 
 A keeper adopts whatever the command leaves behind, in sessions of its own too (Linux: it is a child
 subreaper), and kills it once the command has ended. If the keeper itself is killed, the command dies with
@@ -15,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib
 import json
 import os
 import select
@@ -35,6 +37,8 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 def main() -> None:
     """Take orders until the control plane is gone."""
+    sys.path.append(sys.argv[1])
+    hiding = importlib.import_module("redaction").Hiding
     orders = socket.socket(fileno=0)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a keeper
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -44,7 +48,7 @@ def main() -> None:
     while (order := receive(orders)) is not None:
         if os.fork() == 0:
             try:
-                keep(order, orders)
+                keep(order, orders, hiding)
             except BaseException as exc:  # noqa: BLE001 - a fork must not go on as its parent
                 sys.stderr.write(f"the keeper of {order['attempt']} failed: {exc!r}\n")
                 os._exit(1)
@@ -64,12 +68,13 @@ def receive(place: socket.socket) -> Any:
     return json.loads(content) if content else None
 
 
-def keep(order: dict[str, Any], orders: socket.socket) -> None:
+def keep(order: dict[str, Any], orders: socket.socket, hiding: Any) -> None:
     """Run one attempt, unless somebody else runs it, and answer who does.
 
     Args:
         order: `attempt`, `work`: folders; `log`: file; `max_log`: bytes; `command`, `environment`;
-            `cgroup`: a folder for the command's own control group, or "".
+            `cgroup`: a folder for the command's own control group, or ""; `hidden`: what its output may not show.
+        hiding: the class of redaction.py.
     """
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -85,7 +90,8 @@ def keep(order: dict[str, Any], orders: socket.socket) -> None:
         send(orders, answer)
     orders.close()
     if mine:
-        log = Log(order["log"], order["max_log"])
+        hidden = [one.encode("utf-8", "surrogatepass") for one in order["hidden"]]
+        log = Log(order["log"], order["max_log"], hiding(hidden))
         log.add(b"")  # there from the start
         status = _run(order, log, signals)
         write(attempt, "exit", f"{status}\n")
@@ -131,15 +137,28 @@ class Log:
     """A run's log, bounded: its first half is dropped when it is full, and a line says so.
 
     What cannot be written is counted, and said once there is room again; the run does not wait for it.
+
+    Args:
+        limit: bytes.
+        hiding: has `add` and `rest`, which give what can be shown of what was printed; None shows all.
     """
 
-    def __init__(self, path: str, limit: int) -> None:
+    def __init__(self, path: str, limit: int, hiding: Any = None) -> None:
         self._path = path
+        self._hiding = hiding
         self._half = limit // 2
         self._lost = self._dropped = 0
         self._file = -1
 
     def add(self, content: bytes) -> None:
+        self._add(self._hiding.add(content) if self._hiding else content)
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        if self._hiding:
+            self._add(self._hiding.rest())
+
+    def _add(self, content: bytes) -> None:
         try:
             self._open()
             if self._lost:
@@ -211,6 +230,7 @@ def _run(order: dict[str, Any], log: Log, signals: _Signals) -> int:
     _end_the_rest(command, log)
     while _copy(output, log):
         pass
+    log.end()
     return status
 
 

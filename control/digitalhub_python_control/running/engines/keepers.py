@@ -15,6 +15,7 @@ from typing import Any
 
 from digitalhub_python_control.running.engines import keeper
 from digitalhub_python_control.running.engines.processes import Process, process_of
+from digitalhub_runtime_python import redaction
 from digitalhub_runtime_python.errors import PlatformFault
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class Keepers:
         mine.settimeout(_ANSWER)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(Path(keeper.__file__))],
+                [sys.executable, "-I", "-S", keeper.__file__, str(Path(redaction.__file__).parent)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=None,

@@ -39,6 +39,7 @@ from digitalhub_python_control.running.engines.keepers import Keepers
 from digitalhub_python_control.running.engines.processes import Process
 from digitalhub_python_control.running.plain_files import read_text
 from digitalhub_python_control.running.services import is_service
+from digitalhub_runtime_python import redaction
 from digitalhub_runtime_python.spec import RunSpec, interpreter_version
 
 if TYPE_CHECKING:
@@ -147,16 +148,18 @@ class ProcessEngine:
         if run.attempt == 0 and not is_build(run):
             for line in ignored_parameters(run.entity["spec"]):
                 self.log(run, line)
+        environment = {
+            **self._environment(run, env, prepared),
+            **self._service_environment(run),
+        }
         order = {
             "attempt": str(attempt),
             "work": str(work),
             "log": str(self._folder(run) / "log"),
             "max_log": self._max_log,
             "command": prepared["command"],
-            "environment": {
-                **self._environment(run, env, prepared),
-                **self._service_environment(run),
-            },
+            "environment": environment,
+            "hidden": hidden_texts(environment, run.entity["spec"].get("secrets") or ()),
             "cgroup": cgroups.make(str(attempt)),
         }
         process = self._started[attempt] = self._keepers.start(order)
@@ -293,6 +296,12 @@ def is_build(run: RunRecord) -> bool:
 def build_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The settings of build engines and registries, which no function's own run may see."""
     return {name: value for name, value in environ.items() if name.startswith(_BUILD_VARIABLES)}
+
+
+def hidden_texts(environment: Mapping[str, str], names: Iterable[str]) -> list[str]:
+    """What no log of a run with that environment may show; `names` are those of its secrets."""
+    values = redaction.secret_values(environment, names)
+    return [form.decode("utf-8", "surrogatepass") for form in redaction.forms(values)]
 
 
 def ignored_parameters(spec: Mapping[str, Any]) -> list[str]:
