@@ -7,7 +7,10 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import io
 import json
+import sys
+import tempfile
 import uuid
 from pathlib import Path
 from typing import Any
@@ -464,3 +467,40 @@ def test_an_unknown_kind_names_those_that_exist(tmp_path: Path) -> None:
     assert error["code"] == "outputs/kind"
     for kind in outputs.ENTITY_TYPES:
         assert kind in error["message"]
+
+
+def test_file_objects_and_temporary_folders_are_closed_when_all_are_stored(tmp_path: Path) -> None:
+    made = tempfile.TemporaryDirectory(dir=tmp_path)
+    inside = Path(made.name, "inside.txt")
+    inside.write_text("inside")
+    named = tempfile.NamedTemporaryFile("w", dir=tmp_path)  # noqa: SIM115
+    named.write("named")
+    memory, plain = io.BytesIO(b"x"), inside.open()
+    spooled = tempfile.SpooledTemporaryFile()  # noqa: SIM115
+    read: dict[str, str] = {}
+
+    def store(run: RunSpec, output: Output) -> str:
+        file = output.path / "inside.txt" if output.path.is_dir() else output.path
+        read[output.name] = file.read_text()
+        return "key"
+
+    names = ["folder", "named", "memory", "again", "spooled", "plain", "inside"]
+    value = (made, named, memory, memory, spooled, plain, inside)
+    collect(value, names, RUN, store, tmp_path / "outputs").raise_for_problems()
+    assert read == {
+        "folder": "inside", "named": "named", "memory": "x", "again": "x", "spooled": "",
+        "plain": "inside", "inside": "inside",
+    }  # fmt: skip
+    assert [f.closed for f in (named, memory, spooled, plain)] == [True] * 4
+    assert not Path(made.name).exists()
+
+
+def test_what_could_not_be_stored_and_the_process_s_own_streams_stay_open(tmp_path: Path) -> None:
+    def refuse(run: RunSpec, output: Output) -> str:
+        raise PlatformFault("platform/unreachable", "away", "wait")
+
+    memory = io.BytesIO(b"x")
+    assert len(collect(memory, ["a"], RUN, refuse, tmp_path / "outputs").problems) == 1
+    assert memory.getvalue() == b"x"
+    formats.release(sys.stdout)
+    assert not sys.stdout.closed

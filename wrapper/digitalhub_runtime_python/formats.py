@@ -145,11 +145,7 @@ def write(
     if kind == "table" and isinstance(value, (list, dict)):
         value = tables.table_of(value)
     why = "for which no format is known"
-    for base in type(value).__mro__:
-        row = _FORMATS.get(f"{str(base.__module__).partition('.')[0]}.{base.__name__}")
-        if row is None:
-            continue
-        natural, suffix, write_it = row
+    for natural, suffix, write_it in _rows(value):
         path = stem.with_name(stem.name + suffix)
         written = write_it(value, path)
         if isinstance(written, Path):  # it lies in a file of its own
@@ -164,6 +160,18 @@ def write(
         path.write_text(form.text, "utf-8")
         return "artifact", path
     return "artifact", _pickle(value, stem, why)
+
+
+def release(value: Any) -> None:
+    """Close what was stored: a file object, a temporary folder. The process's own streams stay open."""
+    writers = {row[2] for row in _rows(value)}
+    try:
+        if _write_folder in writers:
+            value.cleanup()
+        elif _write_stream in writers and value not in (sys.stdin, sys.stdout, sys.stderr):
+            value.close()
+    except Exception as exc:  # noqa: BLE001 - it is stored; its close is the class's own affair
+        logger.warning("a returned %s was stored and cannot be closed: %s", class_name(value), exc)
 
 
 def listed(value: Any) -> Any:
@@ -223,6 +231,12 @@ def _pickle(value: Any, stem: Path, why: str) -> Path:
             for module in own:
                 cloudpickle.unregister_pickle_by_value(module)
     return path
+
+
+def _rows(value: Any) -> Iterable[tuple[str, str, Callable[[Any, Path], Any]]]:
+    """The rows of `_FORMATS` for a value, those of its own class first."""
+    names = (f"{str(c.__module__).partition('.')[0]}.{c.__name__}" for c in type(value).__mro__)
+    return (_FORMATS[name] for name in names if name in _FORMATS)
 
 
 def _write_bytes(value: Any, path: Path) -> None:

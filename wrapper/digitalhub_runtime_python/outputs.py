@@ -104,11 +104,18 @@ def collect(
         folder: where files are written; the caller's, and the caller's to remove.
     """
     collected = Collected()
+    stored = []
     for index, (declaration, item) in enumerate(_named(value, declared)):
         try:
             _collect_one(collected, declaration, item, run, store, folder / str(index))
         except Exception as exc:  # noqa: BLE001 - one output must not lose the others
             collected.problems.append(_problem(declaration["name"], item, exc))
+        else:
+            stored.append(item)
+    for (
+        item
+    ) in stored:  # not before: a temporary file goes when it is closed, and may be two outputs
+        formats.release(item)
     return collected
 
 
