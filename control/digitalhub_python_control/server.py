@@ -20,14 +20,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import uvicorn
-
 from digitalhub_python_control import server_log
 from digitalhub_python_control.api.app import create_app
 from digitalhub_python_control.api.triggers import Scheduler
 from digitalhub_python_control.api.web import request_of
 from digitalhub_python_control.console import live, routes
 from digitalhub_python_control.files.objects import Objects
+from digitalhub_python_control.hosting import Host
 from digitalhub_python_control.settings import ControlSettings
 from digitalhub_python_control.store.store import Store
 from digitalhub_python_control.store.vault import open_vault
@@ -165,47 +164,26 @@ def home_faults(home: Path) -> Iterator[None]:
         ) from exc
 
 
-class _Server(uvicorn.Server):
-    """Says in `server.json` where it listens, once it does."""
+def _run(settings: ControlSettings, app: Any, listener: socket.socket) -> None:
+    place = settings.home / "server.json"
 
-    def __init__(self, config: uvicorn.Config, settings: ControlSettings) -> None:
-        super().__init__(config)
-        self._settings = settings
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        live.close(self.config.app)  # open pages would keep it waiting
-        await super().shutdown(sockets=sockets)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        settings = self._settings
-        place = {"pid": os.getpid(), "url": settings.url, "started": int(time.time())}
-        path = settings.home / "server.json"
+    def ready() -> None:
+        content = {"pid": os.getpid(), "url": settings.url, "started": int(time.time())}
         with home_faults(settings.home):
-            fresh = path.with_suffix(".new")
-            fresh.write_text(json.dumps(place))
-            fresh.replace(path)
+            fresh = place.with_suffix(".new")
+            fresh.write_text(json.dumps(content))
+            fresh.replace(place)
         logger.info("listening on %s, home %s", settings.url, settings.home)
 
-
-def _run(settings: ControlSettings, app: Any, listener: socket.socket) -> None:
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        server_header=False,
-        timeout_graceful_shutdown=_LAST_REQUESTS,
-    )
-    server = _Server(config, settings)
-    # uvicorn raises the signal again when it has finished; a clean stop ends with 0 all the same.
+    # Open pages would keep it waiting.
+    host = Host(app, listener, grace=_LAST_REQUESTS, on_stop=partial(live.close, app))
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, lambda *_: host.stop())
     try:
-        server.run(sockets=[listener])
+        host.run(ready)
     finally:
         with suppress(OSError):
-            (settings.home / "server.json").unlink(missing_ok=True)
+            place.unlink(missing_ok=True)
 
 
 def _sweep(objects: Objects) -> None:

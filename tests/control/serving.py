@@ -19,11 +19,11 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
 from digitalhub_python_control.api.app import create_app
 from digitalhub_python_control.clientenv import client_environment
 from digitalhub_python_control.console import routes
+from digitalhub_python_control.hosting import Host
 from digitalhub_python_control.settings import ControlSettings
 from digitalhub_python_control.store.store import Store
 from digitalhub_python_control.store.vault import open_vault
@@ -105,16 +105,16 @@ def serving(settings: ControlSettings, **client: Any) -> Iterator[Plane]:
     listener = socket.create_server((settings.host, settings.port))
     settings = replace(settings, port=listener.getsockname()[1])
     app = create_app(settings, store, pages=routes.pages())
-    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=5)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    host = Host(app, listener, grace=5)
+    started = threading.Event()
+    thread = threading.Thread(target=host.run, args=[started.set])
     thread.start()
     try:
-        wait_until(lambda: server.started)
+        assert started.wait(PATIENCE)
         with httpx.Client(base_url=settings.url, timeout=PATIENCE, **client) as http:
             yield Plane(settings, store, http)
     finally:
-        server.should_exit = True
+        host.stop()
         thread.join(PATIENCE)
         listener.close()
         store.close()

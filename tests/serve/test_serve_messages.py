@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from digitalhub_runtime_python.serve.exchange import Exchange, Shared
 from digitalhub_runtime_python.serve.messages import BadMessage, is_host, split_target
+from digitalhub_runtime_python.serve.patience import waited_for
 from digitalhub_runtime_python.serve.protocol import Connection
 from digitalhub_runtime_python.settings import ServeSettings
 
@@ -32,6 +33,9 @@ class Wire:
 
     def is_closing(self) -> bool:
         return self.closed
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
@@ -257,6 +261,19 @@ def test_a_connection_goes_on_where_both_sides_want_it(
     first = wire.written.partition(b"\r\n\r\n")[0]
     assert (b"connection: close" in first) is not goes_on
     assert (b"connection: keep-alive" in first) is (goes_on and "1.0" in line)
+
+
+def test_a_client_that_waits_to_be_asked_for_its_body_is_not_what_is_waited_for() -> None:
+    endpoint = Echo()
+    endpoint.streams = True  # it asks when it likes
+    connection = Connection(Shared(ServeSettings(), lambda status, seconds: None), endpoint)
+    connection.connection_made(wire := Wire())
+    connection.data_received(post("Content-Length: 3", "Expect: 100-continue"))
+    assert waited_for(connection) == ("", None)
+    assert connection.reading is not None
+    connection.invite(connection.reading)
+    assert wire.written == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert waited_for(connection)[0] == "body"
 
 
 @given(st.lists(st.integers(0, 300), max_size=6), st.sampled_from(sorted(GOOD)))

@@ -25,7 +25,7 @@ from digitalhub_python_control.api import (
 )
 from digitalhub_python_control.api.access import Access
 from digitalhub_python_control.api.metrics import Counting
-from digitalhub_python_control.api.web import CloseUnread, Handler, endpoint, failure, refuse
+from digitalhub_python_control.api.web import Handler, endpoint, failure, refuse
 from digitalhub_python_control.files.blobs import Blobs
 from digitalhub_python_control.files.objects import Objects
 from digitalhub_python_control.files.s3 import routes as s3
@@ -65,7 +65,6 @@ def create_app(
         routes=[*_platform_routes(), *_project_routes(), *_entity_routes(), *_s3_routes(), *pages],
         middleware=[
             Middleware(Counting, counters=counters),
-            Middleware(CloseUnread),
             Middleware(Access, settings=settings, store=store),
         ],
         exception_handlers={404: _no_route, 405: _no_method, Exception: _broken},

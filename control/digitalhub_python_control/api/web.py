@@ -16,10 +16,8 @@ from typing import Any, Callable, Union
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from digitalhub_python_control.files.objects import Objects
 from digitalhub_python_control.settings import ControlSettings
@@ -186,31 +184,6 @@ async def read_body(request: Request) -> bytes:
 def _work(handler: Handler, request: Request, content: bytes) -> Response:
     result = handler(call_of(request, parse_json(content)))
     return result if isinstance(result, Response) else answer(result)
-
-
-class CloseUnread:
-    """Middleware: closes a connection whose client waited for 100 Continue and got an answer.
-
-    It then sends no body; uvicorn would take its next request for that body.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        waits = scope["type"] == "http" and Headers(scope=scope).get("expect") is not None
-
-        async def received() -> Message:
-            nonlocal waits
-            waits = False
-            return await receive()
-
-        async def sent(message: Message) -> None:
-            if waits and message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["Connection"] = "close"
-            await send(message)
-
-        await self._app(scope, received, sent)
 
 
 def request_of(app: Starlette, project: str) -> Call:

@@ -65,6 +65,8 @@ def waited_for(connection: Connection) -> tuple[str, object]:
         return "head", connection.complete
     if connection.reading is None:
         return ("next", connection.complete) if connection.current is None else ("", None)
+    if connection.reading.expects:
+        return "", None  # it waits to be asked for its body
     return "body", connection.received
 
 
