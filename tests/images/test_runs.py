@@ -121,8 +121,8 @@ def test_the_build_example_of_the_docs_builds_and_its_job_imports_what_it_asks_f
 ) -> None:
     # The engine outlives a test run; what exists is not built again, nor what its instructions made.
     for name in ("dhpy/containers-build-example", "dhpy/prepared"):
-        left = docker("images", "--quiet", "--filter", f"reference={name}").stdout.split()
-        for image in dict.fromkeys(left):
+        every = ["images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference={name}"]
+        for image in docker(*every).stdout.split():
             docker("rmi", "--force", image)
     found = plane.script(BUILD_EXAMPLE)
     assert found["results"] == {"output_0": ["numpy", "pandas", "1.5.2"]}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import shutil
@@ -67,6 +68,9 @@ _KUBELET = {
     "failSwapOn": False,
     "containerLogMaxSize": "50Mi",
     "evictionHard": {"memory.available": "64Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+    # A kubelet that thinks its disk full removes images that no pod uses, the sandboxes' first.
+    "imageGCHighThresholdPercent": 100,
+    "imageGCLowThresholdPercent": 99,
     "nodeStatusUpdateFrequency": "2s",
     "syncFrequency": "10s",
     "shutdownGracePeriod": "0s",
@@ -250,6 +254,19 @@ def running(home: Path) -> Iterator[Cluster]:
         RuntimeError: a part does not start; the text is its log's end.
     """
     binaries.ensure()
+    with _only_one():
+        yield from _running(home)
+
+
+@contextlib.contextmanager
+def _only_one() -> Iterator[None]:
+    """Wait for another suite's cluster: a machine has one tree of cgroups, and kubelets end what is not theirs."""
+    with open("/run/dhpy-k8s.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _running(home: Path) -> Iterator[Cluster]:
     # Sockets have short names, and the kubelet's mounts must not lie in a folder that somebody removes.
     with tempfile.TemporaryDirectory(prefix="dhpy-k8s-", dir="/run", ignore_cleanup_errors=True) as short:  # fmt: skip
         cluster = Cluster(home, Path(short), Path(short).name)

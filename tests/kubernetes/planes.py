@@ -149,7 +149,7 @@ class Run:
     def status(self) -> dict[str, Any]:
         return dict(self.plane.ask("GET", f"/-/{self.project}/runs/{self.id}")["status"])
 
-    def wait(self, *states: str, seconds: float = 90) -> dict[str, Any]:
+    def wait(self, *states: str, seconds: float = 180) -> dict[str, Any]:
         """Its status once it is in one of these states; default: once it has ended."""
         give_up = time.monotonic() + seconds
         while True:
@@ -161,7 +161,7 @@ class Run:
             )
             time.sleep(0.1)
 
-    def until(self, words: str, seconds: float = 60) -> dict[str, Any]:
+    def until(self, words: str, seconds: float = 120) -> dict[str, Any]:
         """Its status once its message has these words."""
         give_up = time.monotonic() + seconds
         while words not in str((status := self.status).get("message")):
@@ -191,7 +191,7 @@ def control_plane(cluster: Cluster, home: Path, **environ: str) -> Iterator[Plan
         plane.end()
 
 
-def gone(cluster: Cluster, run: Run, seconds: float = 30) -> None:
+def gone(cluster: Cluster, run: Run, seconds: float = 90) -> None:
     """Wait until nothing of a run is in the cluster.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 
 import pytest
 import urllib3
@@ -10,6 +11,8 @@ from cluster import Cluster
 from planes import Plane, gone
 
 SLEEPS = "import time\n\ndef main():\n    print('begun', flush=True)\n    time.sleep(120)\n"
+# kube-proxy writes its rules a moment after a pod is ready; until then the address refuses.
+PATIENT = urllib3.Retry(total=20, backoff_factor=0.1, backoff_max=5, allowed_methods=None)
 SERVES = "def main(a):\n    return {'got': a}\n"
 
 
@@ -19,7 +22,7 @@ def test_a_service_answers_once_it_runs_and_its_stop_leaves_nothing(
     run = plane.run(SERVES, "serve")
     status = run.wait("RUNNING")
     url = f"http://{status['service']['url']}"
-    with cluster.entered(), urllib3.PoolManager() as http:
+    with cluster.entered(), urllib3.PoolManager(retries=PATIENT) as http:
         answer = http.request("POST", url, json={"a": 1})
     assert (answer.status, answer.json()) == (200, {"got": 1})
     assert status["service"]["type"] == "NodePort"
@@ -32,12 +35,14 @@ def test_two_replicas_stand_behind_one_address(plane: Plane, cluster: Cluster) -
     code = "import os\n\ndef main():\n    return os.environ['HOSTNAME']\n"
     run = plane.run(code, "serve", replicas=2, service_type="ClusterIP")
     url = f"http://{run.wait('RUNNING')['service']['clusterIP']}:8080/"
-    seen = set()
-    for _ in range(200):
-        with cluster.entered(), urllib3.PoolManager() as http:  # a new connection each time
+    seen: set[bytes] = set()
+    give_up = time.monotonic() + 60  # as above: the rules for the second may follow later
+    while len(seen) < 2 and time.monotonic() < give_up:
+        with (
+            cluster.entered(),
+            urllib3.PoolManager(retries=PATIENT) as http,
+        ):  # a new connection each time
             seen.add(http.request("POST", url).data)
-        if len(seen) == 2:
-            break
     assert len(seen) == 2
     run.stop()
     run.wait("STOPPED")
