@@ -14,7 +14,7 @@ from urllib.parse import quote, quote_plus, urlencode
 from xml.sax import saxutils
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from walking import run_entity, run_process
 
@@ -30,6 +30,7 @@ PEM = "\n".join(
     ]
 )
 
+PATIENT = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 LINE = st.characters(exclude_characters="\r\n" + MARK)
 ASCII = st.characters(min_codepoint=33, max_codepoint=126)
 SECRETS = st.one_of(
@@ -86,7 +87,7 @@ TEXTS: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("shape", TEXTS.values(), ids=TEXTS)
-@settings(max_examples=25)
+@PATIENT
 @given(secret=SECRETS)
 def test_a_secret_is_found_in_whatever_form_it_comes(
     shape: Callable[[str], str], secret: str
@@ -109,6 +110,7 @@ def test_no_line_of_a_key_is_left_in_whatever_form_the_key_comes(
     )  # the first and last line, and breaks
 
 
+@PATIENT
 @given(secret=SECRETS | st.just(PEM), before=st.text(), after=st.text(), data=st.data())
 def test_a_secret_is_found_however_the_output_is_cut(
     secret: str, before: str, after: str, data: st.DataObject
@@ -130,6 +132,7 @@ def test_a_line_that_is_complete_is_shown_at_once_and_a_beginning_is_not() -> No
     assert hiding.rest() == b""
 
 
+@PATIENT
 @given(st.lists(st.text(max_size=3) | st.sampled_from(["true", "false", "None", "null", "1", "----", " ", "\n"])))  # fmt: skip
 def test_a_value_that_is_too_short_to_be_told_from_words_shreds_nothing(values: list[str]) -> None:
     text = "File main.py, line 1: true, None, null, false ---- •"
