@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from digitalhub_python_builder.requirement_lines import read_output
 from digitalhub_python_builder.requirements import Wanted, parse_requirements, redact
 from digitalhub_python_builder.uv_sources import git_url
 from digitalhub_runtime_python.errors import EnvironmentFault
+from digitalhub_runtime_python.nesting import read_json, read_yaml
 
 
 def read_poetry(file: Path, extras: Sequence[str] = (), groups: Sequence[str] = ()) -> Wanted:
@@ -56,7 +56,7 @@ def read_pipfile_lock(file: Path, groups: Sequence[str] = ()) -> Wanted:
         EnvironmentFault: it is not well formed.
     """
     try:
-        content = json.loads(file.read_text("utf-8-sig"))
+        content = read_json(file.read_text("utf-8-sig"))
         meta = content.get("_meta") or {}
         sections = [content["default"]]
         for group in groups:
@@ -101,14 +101,12 @@ def read_conda(file: Path) -> Wanted:
     Raises:
         EnvironmentFault: it is not a conda environment, or has no pip part.
     """
-    import yaml
-
     try:
-        content = yaml.safe_load(file.read_text("utf-8-sig"))
+        (content,) = read_yaml(file.read_text("utf-8-sig"))
         items = content["dependencies"]
         packages = [one for one in items if isinstance(one, str)]
         lines = [str(x) for one in items if isinstance(one, dict) for x in one.get("pip") or ()]
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise _fault(file, "it is not a conda environment", "Pass environment.yml, or a file with pip requirements.") from exc  # fmt: skip
     names = {re.split(r"[\s=<>!~]", one.rpartition("::")[2].strip())[0]: one for one in packages}
     python = names.pop("python", "")

@@ -216,6 +216,8 @@ def _parse(value: object) -> Requirement | None:
         requirement = Requirement(f"{egg['name']} @ {text}" if egg else text)
     except InvalidRequirement as exc:
         raise fault(text, str(exc).splitlines()[0]) from exc
+    except RecursionError:
+        raise fault(text, "its marker is nested too deeply") from None
     if requirement.url:
         check_url(text, requirement.url)
     return requirement

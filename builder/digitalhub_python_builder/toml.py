@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from digitalhub_runtime_python.errors import EnvironmentFault
+from digitalhub_runtime_python.nesting import check_depth
 
 
 def load(file: Path) -> dict[str, Any]:
@@ -30,7 +31,12 @@ def loads(text: str) -> dict[str, Any]:
     """The content of TOML text.
 
     Raises:
-        ValueError: it is not TOML.
+        ValueError: it is not TOML, or nested too deeply.
     """
     parser: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-    return dict(parser.loads(text))
+    try:
+        found = dict(parser.loads(text))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    check_depth(found)
+    return found

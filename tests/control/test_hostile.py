@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,20 @@ REFUSED: dict[str, Asked] = {
     "other digits": ("GET", ARTIFACTS, {"params": {"size": "٣"}}),
     "underscores": ("GET", ARTIFACTS, {"params": {"size": "1_0"}}),
     "depth": ("POST", ARTIFACTS, {"content": b"[" * 100_000}),
+    **{f"depth of {depth} in {where}": ("POST", path, {"content": body % (opening * depth + "1" + closing * depth)})
+       for depth in (101, 250, 500, 900, 985, 1100, 10_000)
+       for opening, closing in (("[", "]"), ('{"a":', "}"))
+       for where, path, body in (
+           ("a spec", ARTIFACTS, '{"name": "x", "kind": "artifact", "spec": {"path": "s3://a/b", "a": %s}}'),
+           ("a status", ARTIFACTS, '{"name": "x", "kind": "artifact", "status": {"a": %s}}'),
+           ("metadata", ARTIFACTS, '{"name": "x", "kind": "artifact", "metadata": {"a": %s}}'),
+           ("parameters", "/api/v1/-/proj/runs", '{"kind": "python+job:run", "spec": {"local_execution": true, "parameters": {"a": %s}}}'),
+           ("requirements", "/api/v1/-/proj/functions", '{"kind": "python", "name": "f", "spec": {"requirements": %s}}'),
+           ("a trigger", "/api/v1/-/proj/triggers", '{"kind": "scheduler", "name": "t", "spec": {"template": %s}}'),
+           ("a project", "/api/v1/projects", '{"kind": "project", "name": "q", "spec": {"a": %s}}'),
+           ("secrets", "/api/v1/-/proj/secrets/data", '{"a": %s}'),
+       )},
+    "a packed body": ("POST", ARTIFACTS, {"content": gzip.compress(bytes(100 << 20)), "headers": {"Content-Encoding": "gzip"}}),
     "digits": ("POST", ARTIFACTS, {"content": f'{{"name": "x", "kind": "artifact", "spec": {{"a": {HUGE}}}}}'}),
     "year 0": ("POST", ARTIFACTS, {"json": {"name": "x", "kind": "artifact", "metadata": {"created": "0001-01-01T00:00:00+23:59"}}}),
     "year 10000": ("POST", ARTIFACTS, {"json": {"name": "x", "kind": "artifact", "metadata": {"created": "9999-12-31T23:59:59-23:59"}}}),

@@ -197,3 +197,15 @@ def test_an_event_cut_or_changed_anywhere_is_refused_or_read(extra: bytes, at: i
     for decode in (True, False):
         with contextlib.suppress(ValueError):
             Reader(decode).read(frame[:at] + extra + frame[at + len(extra) :])
+
+
+@pytest.mark.parametrize("returns", ["event.body", "type(event.body).__name__"])
+def test_a_bomb_of_depth_is_answered_and_the_worker_goes_on(worker: Any, returns: str) -> None:
+    processor = worker(f"def handler(context, event):\n    return {returns}")
+    for depth in (150, 250, 500, 900, 985, 1100, 100_000):
+        for opening, closing in (("[", "]"), ('{"a":', "}")):
+            body = (opening * depth + "1" + closing * depth).encode()
+            got = processor.call(body, content_type="application/json")
+            assert got.status == 200, (depth, got.text[:300])
+    assert processor.call(b"[1]", content_type="application/json").status == 200
+    assert processor.process.poll() is None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -422,3 +424,48 @@ def test_curl_sees_the_limit_of_a_body_before_it_sends_it(serve: Serve, tmp_path
     assert "the limit is 4194304" in answer
     assert int(uploaded) < 100_000_000
     assert service.metric("dhpy_worker_resident_bytes") < 100 * 1024 * 1024
+
+
+BODIES = {
+    **{
+        f"{what} of {depth}": (opening * depth + "1" + closing * depth).encode()
+        for depth in (150, 250, 500, 900, 985, 1100, 100_000)
+        for what, opening, closing in (("lists", "[", "]"), ("objects", '{"a":', "}"))
+    },
+    "an argument": b'{"a": ' + b"[" * 900 + b"]" * 900 + b"}",
+    "an open list": b"[" * 100_000,
+    "UTF-16": ("[" * 900 + "]" * 900).encode("utf-16"),
+}
+"""Bombs of depth, and what is just below one."""
+
+
+@pytest.mark.parametrize(
+    "code, handler, statuses",
+    [
+        ("def f(context, event):\n    return event.body\n", "f", {200}),
+        ("def f(a):\n    return a\n", "f", {200, 400, 422}),
+        ("def f(a: 'list[list]'):\n    return a\n", "f", {400, 422}),
+    ],
+    ids=["event", "argument", "hint"],
+)
+def test_a_bomb_in_a_body_is_answered_and_the_worker_goes_on(
+    serve: Serve, code: str, handler: str, statuses: set[int]
+) -> None:
+    service = serve(f"import os\nprint('worker', os.getpid(), flush=True)\n{code}", handler)
+    kinds = {"Content-Type": "application/json"}
+    for name, body in BODIES.items():
+        got = requests.post(service.url, data=body, headers=kinds, timeout=60)
+        assert got.status_code in statuses, (name, got.text[:300])
+        packed = requests.post(service.url, data=gzip.compress(body), headers={**kinds, "Content-Encoding": "gzip"}, timeout=60)  # fmt: skip
+        assert packed.status_code == got.status_code, name
+        sent = {"method": "POST", "headers": kinds, "body": body.decode("latin-1")}
+        tried = requests.post(service.management_url + "/try", json=sent, timeout=60)
+        assert tried.status_code == 200, (name, tried.text[:300])
+        tried = requests.post(service.management_url + "/try", data=body, headers=kinds, timeout=60)
+        assert tried.status_code in (200, 400), (name, tried.text[:300])
+    bomb = gzip.compress(bytes(200 << 20))
+    for packed_again in (bomb, gzip.compress(bomb)):
+        got = requests.post(service.url, data=packed_again, headers={"Content-Encoding": "gzip"}, timeout=60)  # fmt: skip
+        assert got.status_code in {*statuses, 413, 415}, got.text[:300]
+    # A worker that had died would have loaded the code once more, in another process.
+    assert len(set(re.findall(r"worker \d+", service.log))) == 1

@@ -14,6 +14,7 @@ from types import GeneratorType
 from typing import Any, Callable, NamedTuple
 
 from digitalhub_runtime_python import folders, isolation, tables
+from digitalhub_runtime_python.nesting import RESULT, is_deep, may_be_deep
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,11 @@ class JsonForm(NamedTuple):
     def value(self) -> Any:
         """As a reader of the text gets it."""
         return json.loads(self.text)
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether it is nested so deeply that a platform may not take it within a run."""
+        return may_be_deep(self.text, RESULT) and is_deep(self.value, RESULT)
 
     @property
     def is_container(self) -> bool:

@@ -11,6 +11,7 @@ import click
 
 from digitalhub_runtime_python import log
 from digitalhub_runtime_python.errors import UsageFault
+from digitalhub_runtime_python.nesting import read_json
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.sources import Fetched
 from digitalhub_runtime_python.spec import (
@@ -134,7 +135,7 @@ def json_pairs(items: tuple[str, ...]) -> dict[str, Any]:
 
 def _json_or_text(text: str) -> Any:
     try:
-        return json.loads(text)
+        return read_json(text)
     except ValueError:
         return text
 

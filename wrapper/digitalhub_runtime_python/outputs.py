@@ -133,7 +133,7 @@ def _collect_one(
         return
     item = formats.listed(item)
     form = formats.json_form(item) if "kind" not in declaration else None
-    if form is not None and collected.takes(len(form.text)):
+    if form is not None and collected.takes(len(form.text)) and not form.is_deep:
         collected.results[name] = form.value
         collected.size += len(form.text)
         return

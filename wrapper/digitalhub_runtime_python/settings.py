@@ -213,10 +213,10 @@ def _inference(environ: Mapping[str, str]) -> Mapping[str, Any] | None:
     text = environ.get("DHPY_INFERENCE", "").strip()
     if not text:
         return None
-    import json  # few services are of this kind
+    from digitalhub_runtime_python.nesting import read_json  # few services are of this kind
 
     try:
-        value = json.loads(text)
+        value = read_json(text)
     except ValueError:
         value = None
     if not isinstance(value, dict):

@@ -23,6 +23,7 @@ from digitalhub_python_control.files.objects import Objects
 from digitalhub_python_control.settings import ControlSettings
 from digitalhub_python_control.store.store import RunRecord, Store
 from digitalhub_runtime_python.errors import Fault, UsageFault
+from digitalhub_runtime_python.nesting import ENTITY, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -154,9 +155,7 @@ def parse_json(content: bytes) -> Any:
     if not content.strip():
         return None
     try:
-        return json.loads(content)
-    except RecursionError:
-        raise Refusal(400, "The body is nested too deeply.") from None
+        return read_json(content, ENTITY)
     except ValueError as exc:
         raise Refusal(400, f"The body is no JSON: {exc}.") from None
 

@@ -89,7 +89,7 @@ def json_fields(event: RequestEvent, *, strict: bool) -> dict[str, Any]:
     if isinstance(body, bytes) and body:
         try:
             body = event.json_body()
-        except (ValueError, RecursionError) as exc:
+        except ValueError as exc:
             if strict:
                 raise MalformedBody(f"The body is not JSON: {exc}.") from None
     if type(body) is dict:
@@ -246,7 +246,7 @@ def _open_cloud_event(event: RequestEvent) -> None:
             base64.b64decode(found["data_base64"]) if "data_base64" in found else found.get("data")
         )
         moment = _moment(found["time"]) if "time" in found else None
-    except (ValueError, TypeError, RecursionError) as exc:
+    except (ValueError, TypeError) as exc:
         raise MalformedBody(f"The body is not a CloudEvent: {exc}.") from None
     event.open_envelope(found, data, moment)
 

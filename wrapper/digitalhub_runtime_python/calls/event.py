@@ -18,6 +18,8 @@ from typing import Any, Callable
 import msgspec
 import nuclio_sdk
 
+from digitalhub_runtime_python.nesting import check_depth, may_be_deep, read_json
+
 logger = logging.getLogger(__name__)
 
 TRIGGER = nuclio_sdk.TriggerInfo("http", "http")
@@ -209,19 +211,13 @@ def decode_json(raw: bytes) -> Any:
         ValueError: it is not JSON, or nested too deeply.
     """
     try:
-        return _decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        value = _decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # Python's parser also takes NaN, Infinity and UTF-16, which older clients send.
-        return _decode_slowly(raw)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
-def _decode_slowly(raw: bytes) -> Any:
-    try:
-        return json.loads(raw)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        return read_json(raw)
+    if may_be_deep(raw):
+        check_depth(value)
+    return value
 
 
 def _body(event: RequestEvent) -> Any:
@@ -231,9 +227,9 @@ def _body(event: RequestEvent) -> Any:
     charset = event.content_type.lower().partition("charset=")[2].partition(";")[0].strip(' "')
     try:
         if charset and charset not in ("utf-8", "utf8"):
-            return json.loads(raw.decode(charset))
+            return read_json(raw.decode(charset))
         return decode_json(raw)
-    except (ValueError, LookupError, RecursionError) as exc:
+    except (ValueError, LookupError) as exc:
         # As Nuclio does: the handler gets the bytes.
         logger.info("event %s: the body is not JSON: %s", event.id, exc)
         return raw

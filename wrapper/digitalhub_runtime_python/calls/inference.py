@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from digitalhub_runtime_python.calls.event import RequestEvent
 from digitalhub_runtime_python.calls.handling import Handling, is_async
 from digitalhub_runtime_python.calls.replies import Reply
 from digitalhub_runtime_python.errors import OutputFault
+from digitalhub_runtime_python.nesting import read_json
 
 if TYPE_CHECKING:
     import asyncio
@@ -182,7 +182,7 @@ def response_of(value: Any, request: Request, model: Model) -> Any:
         value = value.body
     if isinstance(value, (str, bytes)):
         try:
-            value = json.loads(value)
+            value = read_json(value)
         except ValueError:
             value = None
     if isinstance(value, Mapping) and "outputs" in value:

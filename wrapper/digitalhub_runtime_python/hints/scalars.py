@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import decimal
 import enum
-import json
 import os
 import re
 import uuid
@@ -15,6 +14,7 @@ from typing import Any, Callable
 import msgspec
 
 from digitalhub_runtime_python.hints import dates
+from digitalhub_runtime_python.nesting import read_json
 
 Converter = Callable[[Any, bool], Any]
 """(a JSON value, whether texts are to be read as what they may stand for) -> the value."""
@@ -39,8 +39,8 @@ def expected(name: str, value: Any) -> Misfit:
 def text_json(text: str) -> Any:
     """A text as JSON, or as it is."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return read_json(text)
+    except ValueError:
         return text
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from digitalhub_runtime_python.errors import PlatformFault
 from digitalhub_runtime_python.imports import without
+from digitalhub_runtime_python.nesting import read_json
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.states import MERGES
 
@@ -121,7 +122,7 @@ class CoreClient:
                 response.status, f"{method} {url} answered {response.status}: {text[:300]}"
             )
         try:
-            answer = json.loads(text) if text.strip() else {}
+            answer = read_json(text) if text.strip() else {}
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
@@ -207,7 +208,7 @@ def _finite(value: Any) -> Any:
 
 
 def _object(data: bytes) -> dict[str, Any]:
-    value = json.loads(data)
+    value = read_json(data)
     return value if isinstance(value, dict) else {}
 
 

@@ -15,6 +15,7 @@ from digitalhub_runtime_python.errors import ArgumentFault, PlatformFault, Usage
 from digitalhub_runtime_python.frames import read_frame
 from digitalhub_runtime_python.hub import files
 from digitalhub_runtime_python.hub.files import local_path
+from digitalhub_runtime_python.nesting import read_json
 from digitalhub_runtime_python.outputs import Output
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.spec import RunSpec
@@ -45,7 +46,7 @@ class OfflineHub:
         if isinstance(self._run, RunSpec):
             return self._run
         try:
-            entity = json.loads(self._run.read_text("utf-8"))
+            entity = read_json(self._run.read_text("utf-8"))
         except OSError as exc:
             raise UsageFault(
                 "usage/run-file",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 from digitalhub_runtime_python.errors import UsageFault
 from digitalhub_runtime_python.hub import Hub
+from digitalhub_runtime_python.nesting import read_json
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.spec import RunSpec
 
@@ -41,7 +41,7 @@ def apply_envs(run: RunSpec, settings: Settings) -> None:
 
 def _given(text: str) -> RunSpec:
     try:
-        return RunSpec.from_entity(json.loads(text), own=True)
+        return RunSpec.from_entity(read_json(text), own=True)
     except ValueError as exc:
         raise UsageFault(
             "usage/run-file", f"DHPY_RUN is not JSON: {exc}.", "It is what `dhpy manifests` writes."

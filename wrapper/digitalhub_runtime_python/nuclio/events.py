@@ -12,6 +12,7 @@ import msgspec
 import nuclio_sdk
 
 from digitalhub_runtime_python.calls.event import Headers, RequestEvent, own
+from digitalhub_runtime_python.nesting import may_be_deep
 
 _EPOCH = datetime.datetime(1970, 1, 1)
 _triggers: dict[tuple[Any, Any], Any] = {}
@@ -50,10 +51,14 @@ class ProcessorEvent(RequestEvent):
             value: Any = Headers(given) if not _is_raw(given) else given
         elif name == "timestamp":
             value = _EPOCH + datetime.timedelta(seconds=self._seconds)
-        elif name == "body" and self.content_type == "application/json":
+        elif (
+            name == "body"
+            and self.content_type == "application/json"
+            and not may_be_deep(self._raw)
+        ):
             try:
                 value = _decode_json(self._raw)  # what is usual, in a third of the time
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            except (msgspec.DecodeError, UnicodeDecodeError):
                 return super().__getattr__(name)
         elif name == "body" and _of_bytes(self.content_type):
             value = _raw_body(self)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from digitalhub_runtime_python.errors import EnvironmentFault, UsageFault
+from digitalhub_runtime_python.nesting import read_yaml
 
 DEFAULT_CONFIG = "/etc/nuclio/config/processor/processor.yaml"
 COMMANDS = {"job": "job", "http": "serve", "openinference": "serve"}
@@ -132,17 +133,16 @@ def _inference(trigger: Mapping[str, Any], config: Path) -> dict[str, str]:
 
 def _read(text: str, config: Path) -> dict[str, Any]:
     try:
-        import yaml
+        documents = read_yaml(text)
     except ImportError as exc:
         raise EnvironmentFault(
             "environment/yaml",
             f"{config} is not as DigitalHub Core writes it, and PyYAML is not installed to read it.",
             "Add pyyaml to the function's requirements, or use the full image.",
         ) from exc
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as exc:
+    except ValueError as exc:
         raise UsageFault("usage/function-file", f"{config} is not YAML: {exc}.", "") from exc
+    value = documents[0] if len(documents) == 1 else None
     if not isinstance(value, dict) or not isinstance(value.get("spec"), dict):
         raise UsageFault("usage/function-file", f"{config} has no spec.", "It is a NuclioFunction.")
     return value

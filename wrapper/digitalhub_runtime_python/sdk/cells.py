@@ -7,7 +7,6 @@ import builtins
 import contextlib
 import importlib.util
 import inspect
-import json
 import sys
 import sysconfig
 import textwrap
@@ -17,6 +16,7 @@ from types import FunctionType, ModuleType
 from typing import Any, Callable
 
 from digitalhub_runtime_python.errors import SourceFault
+from digitalhub_runtime_python.nesting import read_json
 
 _MOST_LITERAL = 4096
 """Characters of a constant that is taken along: more is data, which belongs to inputs."""
@@ -60,7 +60,7 @@ def notebook_text(path: Path) -> str:
         SourceFault: source/notebook, for a file that is no notebook, or a magic, by cell and line.
     """
     try:
-        cells = json.loads(path.read_text("utf-8"))["cells"]
+        cells = read_json(path.read_text("utf-8"))["cells"]
         codes = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
     except (ValueError, KeyError, TypeError) as exc:
         raise SourceFault(

@@ -11,6 +11,7 @@ import click
 from digitalhub_runtime_python import log
 from digitalhub_runtime_python.errors import UsageFault
 from digitalhub_runtime_python.local import in_place, json_pairs, pairs, split_target
+from digitalhub_runtime_python.nesting import read_json
 from digitalhub_runtime_python.settings import ServeSettings, Settings
 from digitalhub_runtime_python.spec import RunSpec, SourceSpec
 
@@ -179,7 +180,7 @@ def _request(parameters: tuple[str, ...], data: str | None) -> tuple[dict[str, s
     else:
         body = data.encode()
     try:
-        json.loads(body)
+        read_json(body)
     except ValueError:
         return {}, body
     return {"content-type": "application/json"}, body
@@ -192,7 +193,7 @@ def _print(response: Any) -> None:
     if "json" in response.headers.get("content-type", "").partition(";")[0].replace("ndjson", ""):
         raw = response.read()
         try:
-            click.echo(json.dumps(json.loads(raw), indent=2, ensure_ascii=False))
+            click.echo(json.dumps(read_json(raw), indent=2, ensure_ascii=False))
         except ValueError:
             click.echo(raw)
         return

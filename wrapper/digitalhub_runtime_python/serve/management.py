@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from digitalhub_runtime_python.calls import problems
+from digitalhub_runtime_python.nesting import read_json
 from digitalhub_runtime_python.serve import board, loops, metrics, openapi, page
 from digitalhub_runtime_python.serve.exchange import Exchange, Shared
 from digitalhub_runtime_python.serve.messages import BadMessage, is_foreign, split_target
@@ -135,7 +136,7 @@ class Management:
         import http.client  # for the page alone
 
         try:
-            request = json.loads(exchange.body())
+            request = read_json(exchange.body())
             answer = await asyncio.to_thread(self._call, request)
         except (ValueError, KeyError, TypeError, AttributeError, http.client.HTTPException) as exc:
             return _problem(400, f"The request cannot be sent: {exc}.")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from digitalhub_runtime_python.errors import SourceFault
+from digitalhub_runtime_python.nesting import read_json
 
 _HEAD = 512
 _ARCHIVE = "Write zip+ before its address."
@@ -62,8 +62,8 @@ def _foreign(file: Path) -> tuple[str, str]:
         return "binary data", ""
     if head.lstrip()[:1] == b"{":
         try:
-            found = json.loads(file.read_bytes())
-        except (ValueError, RecursionError):
+            found = read_json(file.read_bytes())
+        except ValueError:
             return "", ""
         if isinstance(found, dict) and "cells" in found and "nbformat" in found:
             return (

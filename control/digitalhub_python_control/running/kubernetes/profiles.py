@@ -22,6 +22,7 @@ from typing import Any
 
 from digitalhub_python_control.running.kubernetes.shapes import fault, known_keys, nearest
 from digitalhub_runtime_python.errors import UsageFault
+from digitalhub_runtime_python.nesting import read_yaml
 
 DEFAULT = "default"
 
@@ -57,14 +58,12 @@ def load(place: Path | None) -> dict[str, Profile]:
     """
     if place is None:
         return {}
-    import yaml
-
     found: dict[str, Profile] = {}
     files = sorted(place.glob("*.y*ml")) if place.is_dir() else [place]
     for file in files:
         try:
-            documents = [one for one in yaml.safe_load_all(file.read_text("utf-8")) if one]
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+            documents = [one for one in read_yaml(file.read_text("utf-8")) if one]
+        except (OSError, ValueError) as exc:
             raise UsageFault(
                 "usage/profile", f"The profiles in {file} cannot be read: {' '.join(str(exc).split())}.",
                 "Correct the file, or DHPY_KUBERNETES_PROFILES.",
