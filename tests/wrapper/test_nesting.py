@@ -14,6 +14,7 @@ from walking import run_entity, run_process, walk
 
 from digitalhub_python_builder import requirement_files
 from digitalhub_python_builder.requirements import parse_requirements
+from digitalhub_runtime_python import nesting
 from digitalhub_runtime_python.convert import convert
 from digitalhub_runtime_python.errors import Fault
 from digitalhub_runtime_python.hub.offline import OfflineHub
@@ -191,3 +192,10 @@ def test_a_job_whose_parameters_are_a_bomb_says_so_and_exits_with_2(tmp_path: Pa
     done = run_process(tmp_path, entity)
     assert done.exit_status == 2
     assert "nested too deeply" in done.stderr and "RecursionError" not in done.stderr
+
+
+def test_what_yaml_writes_out_may_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nesting, "MOST_NODES", 10)
+    assert nesting.read_yaml(f"a: {list(range(300))}") == [{"a": list(range(300))}]
+    with pytest.raises(ValueError, match="aliases"):
+        nesting.read_yaml("a: &a [1, 2, 3, 4]\nb: [*a, *a, *a, *a, *a, *a, *a]")

@@ -16,7 +16,7 @@ ENTITY = 100
 RESULT = 50
 """The same of a result, which is read within a run; what is deeper becomes an artifact."""
 MOST_NODES = 100_000
-"""Values of a YAML document, those that aliases repeat counted each time."""
+"""Values that the aliases of a YAML document may make of it; what is written out may be as long as it likes."""
 
 
 def read_json(text: str | bytes, deepest: int = DEEPEST) -> Any:
@@ -75,11 +75,13 @@ def read_yaml(text: str) -> list[Any]:
 
     class Loader(yaml.SafeLoader):
         depth = -1
+        written = 0
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.depth == DEEPEST:
                 raise _too_deep()
             self.depth += 1
+            self.written += 1
             node: Any = super().compose_node(parent, index)
             self.depth -= 1
             if id(node) in sizes:  # an alias of what is complete
@@ -88,7 +90,7 @@ def read_yaml(text: str) -> list[Any]:
             if isinstance(node, yaml.MappingNode):
                 parts = [one for pair in parts for one in pair]
             sizes[id(node)] = 1 + sum(sizes.get(id(one), MOST_NODES) for one in parts)
-            if sizes[id(node)] > MOST_NODES:
+            if sizes[id(node)] > max(MOST_NODES, self.written):
                 raise yaml.YAMLError("its aliases make it too large")
             return node
 
