@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from servers import control_plane as planes
 
 
@@ -14,6 +15,9 @@ def pytest_configure() -> None:
     # A shell's `&` and nohup have us ignore these; what tests start inherits that, and keeps to it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    # How long an example takes says nothing on a machine that is busy.
+    settings.register_profile("patient", settings.default, deadline=None)
+    settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
