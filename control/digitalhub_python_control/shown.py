@@ -10,6 +10,7 @@ import click
 
 from digitalhub_python_control.store import times
 from digitalhub_runtime_python.error_report import summary
+from digitalhub_runtime_python.progress import line_of
 from digitalhub_runtime_python.states import ENDED
 
 Entity = Mapping[str, Any]
@@ -73,6 +74,7 @@ def run_page(run: Entity, url: str) -> str:
         "function": f"{function_of(run)} ({action_of(run)})",
         "project": run["project"],
         "state": status["state"],
+        "progress": line_of(status.get("progress")),
         "created": moment(run["metadata"]["created"]),
         "took": duration(run),
         "user": run.get("user"),
@@ -161,11 +163,12 @@ def duration(run: Entity, *, moving: bool = True) -> str:
 
 
 def _what(run: Entity) -> str:
-    """What a table says at a line's end: the error, or where the service is."""
+    """What a table says at a line's end: the error, where the service is, or how far it is."""
     line = error_text(run["status"])[0]
     service = run["status"].get("service")
-    if not line and isinstance(service, dict) and run["status"]["state"] not in ENDED:
-        line = str(service.get("url") or "")
+    if not line and run["status"]["state"] not in ENDED:
+        url = service.get("url") if isinstance(service, dict) else None
+        line = str(url or line_of(run["status"].get("progress")))
     return line if len(line) <= 60 else f"{line[:59]}…"
 
 

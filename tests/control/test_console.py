@@ -296,3 +296,12 @@ def test_a_signature_is_read_without_running_the_code() -> None:
     read = signature.read("raise SystemExit\ndef f(context, a: 'int', *, b='x'): ...", "f")
     assert read is not None and [p.name for p in read.parameters] == ["a", "b"]
     assert signature.read("def f(:", "f") is None and signature.read("x = 1", "f") is None
+
+
+def test_the_page_of_a_run_says_how_far_it_is_as_text(plane: Plane) -> None:
+    run = plane.run(plane.task(plane.function()))
+    run["status"]["progress"] = {"done": 1, "total": 4, "text": EVIL}
+    plane.ask("PUT", f"/-/proj/runs/{run['id']}", json=run)
+    shown = page(plane, f"p/proj/runs/{run['id']}")
+    assert "1 of 4, 25 %" in shown and html.escape(EVIL, quote=False)[:20] in shown
+    assert EVIL not in shown

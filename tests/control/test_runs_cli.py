@@ -256,3 +256,16 @@ def test_a_duration_is_as_long_as_the_run_worked():
     )
     assert shown.duration(run(("RUNNING", "00:00:00"), ("ERROR", "00:03:12"))) == "3m 12s"
     assert shown.duration(run(("RUNNING", "00:00:00"), ("STOPPED", "02:05:00"))) == "2h 5m"
+
+
+def test_how_far_a_run_is_is_shown_with_it_and_in_the_table(commands):
+    identity = commands.run("slow", ended=False)
+    wait_until(lambda: commands.state(identity) == "RUNNING")
+    place = f"/-/cli/runs/{identity}"
+    run = commands.api.get(place).json()
+    run["status"]["progress"] = {"done": 1, "total": 4, "text": "first"}
+    assert commands.api.put(place, json=run).status_code == 200
+    said = "█████░░░░░░░░░░░░░░░ 1 of 4, 25 %, first"
+    assert f"progress    {said}" in commands("show", identity)
+    assert said in commands("runs", "--project", "cli", "--state", "RUNNING")
+    commands("stop", identity)

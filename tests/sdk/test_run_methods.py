@@ -345,3 +345,39 @@ def test_waiting_for_a_run_that_is_deleted_ends(script: Script) -> None:
         )
     )
     assert seen.state == "DELETED"
+
+
+def test_wait_shows_how_far_the_run_is_and_the_run_knows_it(script: Script) -> None:
+    seen = script(
+        user_code(
+            """
+            import io, pathlib, sys
+            class Terminal(io.StringIO):
+                def isatty(self):
+                    return True
+                def write(self, text):
+                    if "epoch 3" in text:
+                        pathlib.Path("go").touch()
+                    return super().write(text)
+            code = f'''
+            import pathlib, time
+            def f(context):
+                context.progress(3, 10, "epoch 3")
+                end = time.monotonic() + 120
+                while not pathlib.Path({str(pathlib.Path("go").absolute())!r}).exists():
+                    assert time.monotonic() < end
+                    time.sleep(0.02)
+            '''
+            sys.stderr, kept = Terminal(), sys.stderr
+            run = new(textwrap.dedent(code)).run("job")
+            run.wait()
+            local(textwrap.dedent(code))
+            sys.stderr, terminal = kept, sys.stderr
+            show(line=terminal.getvalue(), page=run._repr_html_(), state=run.status.state, progress=run.status.progress)
+            """.replace("import io,", "import textwrap, io,")
+        )
+    )
+    assert "\rf ██████░░░░░░░░░░░░░░ 3 of 10, 30 %, epoch 3" in seen.line
+    assert seen.state == "COMPLETED"
+    assert seen.progress == {"done": 3, "total": 10, "text": "epoch 3"}
+    assert "30 %, epoch 3" in seen.page

@@ -347,6 +347,16 @@ def test_the_state_is_left_to_whoever_watches(stage: Stage) -> None:
         assert stage.status()["state"] == before
 
 
+def test_how_far_a_run_is_does_not_touch_what_is_reported(stage: Stage) -> None:
+    pause = stage.hub.progress({"done": 1, "total": 2, "text": "ä"})
+    assert 0 < pause < 60
+    if stage.name == "core":
+        assert stage.status()["progress"] == {"done": 1, "total": 2, "text": "ä"}
+    stage.hub.report({"results": {"a": 1}, "error": {"type": "E"}})
+    stage.hub.progress({"done": 2, "total": 2})
+    assert stage.status()["results"] == {"a": 1} and stage.status()["error"] == {"type": "E"}
+
+
 def test_a_whole_run_is_walked_on_it(stage: Stage) -> None:
     entity = {"n": 1, "text": "ä"}
     run = run_of(stage)

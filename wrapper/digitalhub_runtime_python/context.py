@@ -23,6 +23,18 @@ def context_class() -> type[Context]:
         """Nuclio's context; `init` may set whatever it likes on it, the handler sees it."""
 
         _resolvers: dict[str, Callable[[], Any]]
+        _progress: Callable[[Any, Any, Any], None] | None = None
+
+        def progress(self, done: Any = None, total: Any = None, text: Any = "") -> None:
+            """Say how far the run is. Never raises, never waits; nothing happens where nobody listens.
+
+            Args:
+                done: how much is done, a number.
+                total: how much there is to do, in the same unit.
+                text: what is being done, some words.
+            """
+            if self._progress is not None:
+                self._progress(done, total, text)
 
         def __getattr__(self, name: str) -> Any:
             # Called only for what is not set: whatever a user assigns wins, and stays.
@@ -44,8 +56,13 @@ def make_context(
     platform: Any = None,
     worker_id: int | str = 0,
     trigger: Any = None,
+    progress: Callable[[Any, Any, Any], None] | None = None,
 ) -> Context:
-    """A context whose `project` and `run` are made by the two callables at their first use."""
+    """A context whose `project` and `run` are made by the two callables at their first use.
+
+    Args:
+        progress: takes what the handler says of its progress; None: nobody listens.
+    """
     import nuclio_sdk
 
     context = context_class()(
@@ -55,6 +72,7 @@ def make_context(
         trigger=trigger or nuclio_sdk.TriggerInfo("job", "job"),
     )
     context._resolvers = {"project": project, "run": run}
+    context._progress = progress
     return context
 
 

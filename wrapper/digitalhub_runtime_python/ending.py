@@ -55,6 +55,10 @@ class Walk:
         error = error_report.describe(exc, self.root, self.secrets(), before=trace)
         self.status["error"] = {**error, "exit_status": exit_status(exc)}
 
+    def hide(self, told: dict[str, Any]) -> dict[str, Any]:
+        """The same without the values of secrets in its texts."""
+        return error_report.redact(told, self.secrets())
+
     def secrets(self) -> set[str]:
         """What no text of ours may show."""
         return self.settings.secret_values(self.run.secrets if self.run else ())

@@ -29,6 +29,7 @@ from digitalhub_runtime_python import (
 from digitalhub_runtime_python.ending import Ending, Walk, conclude
 from digitalhub_runtime_python.errors import ArgumentFault, Fault, UsageFault
 from digitalhub_runtime_python.hub import Hub
+from digitalhub_runtime_python.progress import Progress
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.spec import RunSpec
 
@@ -66,6 +67,7 @@ def run_job(
         own_process: the process is the run's alone, and its working folder becomes the code's.
     """
     walk = Walk(settings, hub.report, quiet=quiet)
+    progress = Progress(hub.progress, walk.hide)
     raised: BaseException | None = None
     with ExitStack() as stack:
         try:
@@ -74,10 +76,12 @@ def run_job(
             walk.root = code.root if code else place / "code"
             code = code or sources.fetch(run.source, walk.root, settings)
             walk.fetched(code)
+            making = functools.partial(context.make_context, progress=progress.say)
             ready = stack.enter_context(
-                prepared(hub, run, code, place, module_name, own_process=own_process)
+                prepared(hub, run, code, place, module_name, making, own_process=own_process)
             )
             value = _call(ready, run)
+            progress.close()
             collected = outputs.collect(
                 value, ready.outputs, run, hub.store_output, place / "outputs"
             )
@@ -88,6 +92,9 @@ def run_job(
             if walk.root is not None and not own_process:
                 surroundings.explain(exc, walk.root)
             walk.failed(exc)
+        finally:
+            progress.close()
+            walk.status.update({"progress": progress.latest} if progress.latest else {})
     return conclude(raised, walk)
 
 

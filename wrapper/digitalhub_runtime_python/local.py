@@ -12,6 +12,7 @@ import click
 from digitalhub_runtime_python import log
 from digitalhub_runtime_python.errors import UsageFault
 from digitalhub_runtime_python.nesting import read_json
+from digitalhub_runtime_python.progress import Line, line_of
 from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.sources import Fetched
 from digitalhub_runtime_python.spec import (
@@ -67,8 +68,10 @@ def run(
         init_parameters=pairs(init_parameters),
         lax_parameters=True,
     )
-    hub = OfflineHub(spec, output_dir)
+    line = Line()
+    hub = OfflineHub(spec, output_dir, on_progress=lambda value: line.show(line_of(value)))
     ending = run_job(hub, settings, code=in_place(file), own_process=True)
+    line.end()
     if as_json:
         click.echo(json.dumps(ending.status, indent=2))
     else:

@@ -19,6 +19,7 @@ from digitalhub_python_control.console import charts, gate, logtext, previews
 from digitalhub_python_control.console.web import Page, redirect
 from digitalhub_python_control.store import times
 from digitalhub_python_control.store.entities import Entity
+from digitalhub_runtime_python.progress import line_of
 from digitalhub_runtime_python.spec import ACTIONS
 from digitalhub_runtime_python.states import ENDED, MOVES
 
@@ -59,6 +60,7 @@ def one(call: Call) -> Page:
         "run.html",
         {
             "run": run,
+            "progress": line_of(status.get("progress")),
             "error_line": shown.error_text(status)[0],
             "failed": status.get("error") if isinstance(status.get("error"), dict) else {},
             "code": _code_around(run),

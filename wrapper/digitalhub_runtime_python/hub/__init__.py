@@ -57,6 +57,19 @@ class Hub(Protocol):
         """
         ...
 
+    def progress(self, value: Mapping[str, Any]) -> float:
+        """Put how far the run is (`done`, `total`, `text`) where others see it; one try, and a brief one.
+
+        Called by a thread of its own while the handler works.
+
+        Returns:
+            Seconds until the next is taken.
+
+        Raises:
+            PlatformFault: it did not get there.
+        """
+        ...
+
     def project(self) -> Any:
         """The SDK's Project object; imports the SDK."""
         ...

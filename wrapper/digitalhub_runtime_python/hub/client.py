@@ -50,14 +50,19 @@ class CoreClient:
         """Try every request once from here on, and briefly: the process is about to be killed."""
         self._http = urllib3.PoolManager(timeout=2, retries=False)
 
-    def get(self, plural: str, entity_id: str, project: str = "") -> dict[str, Any]:
+    def get(
+        self, plural: str, entity_id: str, project: str = "", seconds: float | None = None
+    ) -> dict[str, Any]:
         """Read an entity.
+
+        Args:
+            seconds: try once, and wait so long; None: as patiently as usual.
 
         Raises:
             PlatformFault: platform/unreachable or platform/failed, which may pass;
                 platform/not-found; platform/refused.
         """
-        return self._request("GET", self._path(plural, entity_id, project))
+        return self._request("GET", self._path(plural, entity_id, project), seconds=seconds)
 
     def latest(self, plural: str, name: str, project: str) -> dict[str, Any]:
         """Read the latest version of a named entity; raises as `get`."""
@@ -73,18 +78,20 @@ class CoreClient:
             )
         return found[0]
 
-    def put(self, plural: str, entity: Mapping[str, Any]) -> dict[str, Any]:
-        """Replace an entity, and get it as it then is; raises as `get`."""
+    def put(
+        self, plural: str, entity: Mapping[str, Any], seconds: float | None = None
+    ) -> dict[str, Any]:
+        """Replace an entity, and get it as it then is; `seconds` and what it raises as `get`."""
         path = self._path(plural, str(entity["id"]), str(entity["project"]))
         try:
-            return self._request("PUT", path, body=entity)
+            return self._request("PUT", path, body=entity, seconds=seconds)
         except PlatformFault as fault:
             finite = _finite(entity)
             # JSON has no NaN, and a platform may insist on that.
             if fault.http_status != 400 or finite == entity:
                 raise
             logger.warning("the platform takes no NaN: such numbers are sent as text")
-            return self._request("PUT", path, body=finite)
+            return self._request("PUT", path, body=finite, seconds=seconds)
 
     def create(self, plural: str, entity: Mapping[str, Any]) -> None:
         """Store a new entity; raises as `get`."""
@@ -108,13 +115,20 @@ class CoreClient:
         return f"{place}/{entity_id}" if entity_id else place
 
     def _request(
-        self, method: str, path: str, *, body: Any = None, fields: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        fields: dict[str, str] | None = None,
+        seconds: float | None = None,
     ) -> dict[str, Any]:
         url = self._settings.endpoint + path
         payload = None if body is None else json.dumps(body).encode()
-        response = self._send(method, url, payload, fields)
+        once: dict[str, Any] = {"timeout": seconds, "retries": False} if seconds else {}
+        response = self._send(method, url, payload, fields, once)
         if response.status == 401 and self._refresh():
-            response = self._send(method, url, payload, fields)
+            response = self._send(method, url, payload, fields, once)
         self.merges = self.merges or MERGES in response.headers
         text = response.data.decode("utf-8", "replace")
         if response.status >= 300:
@@ -135,7 +149,12 @@ class CoreClient:
         return answer
 
     def _send(
-        self, method: str, url: str, payload: bytes | None, fields: dict[str, str] | None
+        self,
+        method: str,
+        url: str,
+        payload: bytes | None,
+        fields: dict[str, str] | None,
+        how: dict[str, Any],
     ) -> Any:
         headers = {"Accept": "application/json"}
         if payload is not None:
@@ -148,7 +167,9 @@ class CoreClient:
                 urllib3.make_headers(basic_auth=f"{credentials.user}:{credentials.password}")
             )
         try:
-            return self._http.request(method, url, fields=fields, body=payload, headers=headers)
+            return self._http.request(
+                method, url, fields=fields, body=payload, headers=headers, **how
+            )
         except urllib3.exceptions.HTTPError as exc:
             # Before version 2, urllib3 begins with the address of an object of its own.
             reason = re.sub(r"^<[^>]*>: ", "", str(getattr(exc, "reason", None) or exc))

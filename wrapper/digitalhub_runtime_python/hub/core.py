@@ -8,6 +8,7 @@ import importlib
 import json
 import logging
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,10 @@ from digitalhub_runtime_python.states import MERGED
 logger = logging.getLogger(__name__)
 
 _FINAL = {*MERGED, "error"}
+_BRIEFLY = 5.0
+"""Seconds that a request with a run's progress may take."""
+_OFTEN, _SELDOM = 1.0, 15.0
+"""Seconds between two of them: to a platform that merges a status; to one that must be written over as a whole."""
 
 
 class CoreHub:
@@ -59,6 +64,7 @@ class CoreHub:
         self._settings = settings
         self._client = CoreClient(settings)
         self._session: tuple[Any, Any] | None = None
+        self._writing = threading.Lock()  # between reading a status and writing it
 
     def load_run(self) -> RunSpec:
         # As long as a report waits: a platform that is just being restarted must not cost the run.
@@ -151,14 +157,22 @@ class CoreHub:
             self._client.hurry()
             self._deliver(status, 0)
 
+    def progress(self, value: Mapping[str, Any]) -> float:
+        with self._writing:
+            entity = self._client.get("runs", self._settings.run_id, seconds=_BRIEFLY)
+            entity["status"] = {**(entity.get("status") or {}), "progress": value}
+            self._client.put("runs", entity, seconds=_BRIEFLY)
+        return _OFTEN if self._client.merges else _SELDOM
+
     def _read(self) -> dict[str, Any]:
         return self._client.get("runs", self._settings.run_id)
 
     def _write(self, status: Mapping[str, Any]) -> dict[str, Any]:
         """Read, merge, PUT; the run as the platform answers it."""
-        entity = self._read()
-        entity["status"] = merge_status(entity.get("status") or {}, status)
-        return self._client.put("runs", entity)
+        with self._writing:
+            entity = self._read()
+            entity["status"] = merge_status(entity.get("status") or {}, status)
+            return self._client.put("runs", entity)
 
     def _deliver(self, status: Mapping[str, Any], seconds: float | None = None) -> dict[str, Any]:
         text = functools.partial(json.dumps, status)

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Callable
 
 from digitalhub_runtime_python import copies
 from digitalhub_runtime_python.errors import ArgumentFault, PlatformFault, UsageFault
@@ -28,10 +28,15 @@ class OfflineHub:
         run: the run, or a file with its JSON.
         folder: where outputs go; made when the first one is stored. None: outputs are refused.
         status_file: where the status is written as JSON, too; None: nowhere.
+        on_progress: shows how far the run is; None: that is in the status at its end alone.
     """
 
     def __init__(
-        self, run: RunSpec | Path, folder: Path | None, status_file: Path | None = None
+        self,
+        run: RunSpec | Path,
+        folder: Path | None,
+        status_file: Path | None = None,
+        on_progress: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
         self._run = run
         self._stored = {status_file.name} if status_file is not None else set()
@@ -40,6 +45,7 @@ class OfflineHub:
         self.folder = folder
         self._place = folder.absolute() if folder is not None else None
         self.status_file = status_file
+        self._on_progress = on_progress
         self.status: dict[str, Any] = {}
 
     def load_run(self) -> RunSpec:
@@ -122,6 +128,11 @@ class OfflineHub:
                 f"The status cannot be written to {self.status_file}: {exc.strerror}. It is {text}",
                 "Free some space there, or set DHPY_WORKSPACE to another folder.",
             ) from exc
+
+    def progress(self, value: Mapping[str, Any]) -> float:
+        if self._on_progress is not None:
+            self._on_progress(value)
+        return 0.2
 
     def project(self) -> Any:
         raise _no_platform("project")

@@ -28,7 +28,7 @@ class PythonRunStatus(RunStatus):
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**pods.with_reason(values, error_report.summary))
-        for name in ("outputs", "results", "service", "error"):
+        for name in ("outputs", "results", "service", "error", "progress"):
             if not hasattr(self, name):
                 setattr(self, name, None)
 

@@ -15,7 +15,8 @@ from digitalhub_runtime_python.errors import ArgumentFault, OutputFault
 from digitalhub_runtime_python.frames import read_frame, read_polars
 from digitalhub_runtime_python.hub.files import local_path
 from digitalhub_runtime_python.outputs import Output
-from digitalhub_runtime_python.sdk import compat, session
+from digitalhub_runtime_python.progress import Line, line_of
+from digitalhub_runtime_python.sdk import compat, session, views
 from digitalhub_runtime_python.spec import RunSpec
 
 
@@ -27,6 +28,7 @@ class SdkHub:
         self._project: Any = None
         self.status: dict[str, Any] = {}
         """What was reported."""
+        self._line = Line()
 
     def load_run(self) -> RunSpec:
         return RunSpec.from_entity(self._run.to_dict())
@@ -88,7 +90,13 @@ class SdkHub:
         return str(entity.key)
 
     def report(self, status: Mapping[str, Any]) -> None:
+        self._line.end()
         self.status.update(status)
+
+    def progress(self, value: Mapping[str, Any]) -> float:
+        # Shown and not saved: the SDK's objects are the handler's, whose thread this is not.
+        self._line.show(f"{views.function_name(self._run)} {line_of(value)}")
+        return 0.2
 
     def project(self) -> Any:
         if self._project is None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import html
 import itertools
 import json
-import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from digitalhub_runtime_python.errors import UsageFault
+from digitalhub_runtime_python.progress import Line
 from digitalhub_runtime_python.sdk import checks, compat
 from digitalhub_runtime_python.states import ENDED
 
@@ -254,7 +254,7 @@ class _Progress:
     """Says how far a sweep is: in place on a terminal, else a line now and then."""
 
     def __init__(self, made: Sweep) -> None:
-        self._sweep, self._said, self._at = made, "", time.monotonic()
+        self._sweep, self._line = made, Line(logger.info, _SAY_EVERY)
 
     def say(self) -> None:
         rows = self._sweep.rows
@@ -263,16 +263,7 @@ class _Progress:
         text = f"sweep {self._sweep.name} {bar:░<20} {done} of {len(rows)}"
         failed = len(self._sweep.failed)
         text += f", {failed} failed" if failed else ""
-        if text == self._said:
-            return
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r{text}")
-            sys.stderr.flush()
-        elif time.monotonic() - self._at > _SAY_EVERY:
-            logger.info("%s", text)
-            self._at = time.monotonic()
-        self._said = text
+        self._line.show(text)
 
     def end(self) -> None:
-        if sys.stderr.isatty() and self._said:
-            sys.stderr.write("\n")
+        self._line.end()

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from digitalhub_runtime_python import error_report
+from digitalhub_runtime_python.progress import line_of
 
 _MOST = 200
 """Characters of a value that are shown."""
@@ -30,6 +31,7 @@ def run_page(run: Any) -> str:
     rows: list[tuple[str, Any]] = [
         ("function", function_name(run)),
         ("state", status.state),
+        ("progress", line_of(status.progress)),
         ("parameters", run.spec.parameters),
         ("inputs", run.spec.inputs),
         ("results", status.results),

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from digitalhub.utils.exceptions import BackendError, EntityNotExistsError
 
 from digitalhub_runtime_python import error_report
-from digitalhub_runtime_python.sdk import compat, pods
+from digitalhub_runtime_python.progress import Line, line_of
+from digitalhub_runtime_python.sdk import compat, pods, views
 from digitalhub_runtime_python.sdk.service import service_url
 from digitalhub_runtime_python.states import ENDED
 
@@ -32,17 +33,22 @@ def wait(run: Any, log_info: bool, timeout: float | None) -> None:
     """
     give_up = None if timeout is None else time.monotonic() + timeout
     pause, said, outage, warned = FIRST_PAUSE, "", 0.0, ""
+    line = Line(logger.info)
     try:
         while True:
             outage = _refresh_patiently(run, outage)
             state = run.status.state
             if log_info and state != said:
+                line.end()
                 logger.info("run %s is %s", run.id, state)
                 said = state
+            if log_info:
+                line.show(_progress(run))
             if state in ENDED or _serves(run):
                 break
             obstacle = pods.obstacle(vars(run.status)) or ""
             if obstacle and obstacle.partition(":")[0] != warned.partition(":")[0]:
+                line.end()
                 logger.warning("run %s does not get on: %s", run.id, obstacle)
                 warned = obstacle
             if give_up is not None and time.monotonic() > give_up:
@@ -53,8 +59,16 @@ def wait(run: Any, log_info: bool, timeout: float | None) -> None:
     except KeyboardInterrupt:
         logger.info("run %s goes on: run.wait() waits again, run.stop() stops it", run.id)
         raise
+    finally:
+        line.end()
     if run.status.state == "ERROR":
         show_error(run)
+
+
+def _progress(run: Any) -> str:
+    """How far the run is, in a line; empty where it does not say."""
+    told = line_of(run.status.progress)
+    return f"{views.function_name(run)} {told}" if told else ""
 
 
 def _refresh_patiently(run: Any, outage: float) -> float:

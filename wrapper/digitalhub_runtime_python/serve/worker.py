@@ -77,6 +77,9 @@ class _LateHub:
     def report(self, status: Mapping[str, Any]) -> None:
         self._hub().report(status)
 
+    def progress(self, value: Mapping[str, Any]) -> float:
+        return self._hub().progress(value)
+
     def project(self) -> Any:
         return self._hub().project()
 
