@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable
 
-from digitalhub_runtime_python import drift, isolation, shadows
+from digitalhub_runtime_python import drift, foreign, isolation, shadows
 from digitalhub_runtime_python.decorator import OutputDeclaration, declared_outputs
 from digitalhub_runtime_python.errors import HandlerFault
 from digitalhub_runtime_python.isolation import Aside
@@ -52,12 +52,15 @@ def load(
 
     Raises:
         HandlerFault: handler/missing, handler/module, handler/not-found, handler/not-callable.
+        SourceFault: source/not-python, for a file with the name of a module and the content of another kind.
         Exception: whatever the user's module raises while it is imported, as it is.
     """
     file = file_of(root, main, handler)
     handler, init_function = str(handler), init_function or ""
     drift.warn()
     home = _file_of(root, main, init_function.rpartition(":")[0]) if ":" in init_function else file
+    for one in {file, home}:
+        foreign.refuse_foreign(one, one.relative_to(root).as_posix())
     with isolation.LOCK:
         isolation.come_first(root, [_import_folder(f, root) for f in (home, file)], aside)
         module = _import(file, root, name)

@@ -100,7 +100,7 @@ def _fetch(source: SourceSpec, dest: Path, settings: Settings) -> Fetched:
     log.info("fetching code from %s", uri.shown)
     fetched = _fetcher(uri)(uri, dest, settings)
     if fetched.main is not None:
-        from digitalhub_runtime_python.sources.kinds import refuse_foreign
+        from digitalhub_runtime_python.foreign import refuse_foreign
 
         refuse_foreign(dest / fetched.main, uri.shown)
     return fetched

@@ -24,7 +24,7 @@ _STARTS: tuple[tuple[bytes, str, str], ...] = (
     (b"GIF8", "a picture", ""),
     (b"PAR1", "a Parquet table", ""),
     (b"SQLite format 3", "a database", ""),
-    (b"version https://git-lfs", "a pointer to a file in Git LFS", "Fetch the repository with git-lfs installed."),
+    (b"version https://git-lfs", "a pointer to a file in Git LFS", "Run `git lfs pull` in its repository, or fetch the repository where git-lfs is installed."),
     (b"<!doctype", "a web page", _RAW),
     (b"<html", "a web page", _RAW),
     (b"<?xml", "XML", _RAW),
