@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from digitalhub_python_control.store import times
+from digitalhub_python_control.store.entities import parent_of
 from digitalhub_runtime_python.error_report import summary
 from digitalhub_runtime_python.progress import line_of
 from digitalhub_runtime_python.states import ENDED
@@ -78,6 +79,7 @@ def run_page(run: Entity, url: str) -> str:
         "created": moment(run["metadata"]["created"]),
         "took": duration(run),
         "user": run.get("user"),
+        "started by": parent_of(run),
         "image": spec.get("image"),
         "python": spec.get("python_version"),
         "service": service.get("url") if isinstance(service, dict) else None,
@@ -169,6 +171,8 @@ def _what(run: Entity) -> str:
     if not line and run["status"]["state"] not in ENDED:
         url = service.get("url") if isinstance(service, dict) else None
         line = str(url or line_of(run["status"].get("progress")))
+    if parent := parent_of(run):
+        line = f"by {parent[:_SHORT]}{': ' if line else ''}{line}"
     return line if len(line) <= 60 else f"{line[:59]}…"
 
 

@@ -49,6 +49,7 @@ def new_run(
     *,
     action="job",
     target="RUN",
+    parent="",
     **spec,
 ) -> str:
     """Store a run that is to be executed, as the API does; its id."""
@@ -72,6 +73,8 @@ def new_run(
         "spec": {"source": source, "python_version": "PYTHON3_11", "envs": envs, **spec},
         "status": {"state": "READY", "transitions": []},
     }
+    if parent:
+        entity["status"]["parent"] = {"run": parent, "depth": 1}
     store.create("runs", entity, target=target)
     return identity
 

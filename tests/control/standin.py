@@ -36,6 +36,11 @@ elif behaviour == "not-reported":
     with open(os.environ["DHPY_TERMINATION_LOG"], "w") as file:
         file.write("The report was not delivered. [platform/report]\n")
     sys.exit(14)
+elif behaviour == "until":  # a file is there: as one that waits for a run that it has started
+    while not os.path.exists(value):
+        time.sleep(0.02)
+elif behaviour == "touch":
+    open(value, "w").close()
 elif behaviour == "show":
     text = os.environ.get(value)
     print(value, "=", text)

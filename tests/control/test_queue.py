@@ -152,3 +152,82 @@ def test_one_that_does_not_wait_any_more_is_passed_over():
     places.release("b")
     places.release("a")
     assert told == ["c"]
+
+
+def test_a_place_is_lent_to_one_of_those_that_its_holder_has_started_then_to_the_next():
+    told: list[str] = []
+    places = Places(1, told.append)
+    assert places.take("parent", 1) and not places.take("stranger", 2)
+    assert places.take("child", 3, "parent") and not places.take("sibling", 4, "parent")
+    assert places.take("grandchild", 5, "child")
+    assert places.count() == {"held": 1, "lent": 2, "waiting": 2}
+    places.release("grandchild")
+    places.release("child")
+    assert told == ["sibling"] and places.take("sibling", 4, "parent")
+    places.release("sibling")
+    places.release("parent")
+    assert told == ["sibling", "stranger"]
+    assert places.count() == {"held": 1, "lent": 0, "waiting": 0}
+
+
+def test_who_has_borrowed_a_place_keeps_it_when_its_holder_ends_first():
+    told: list[str] = []
+    places = Places(1, told.append)
+    assert places.take("parent", 1) and places.take("child", 2, "parent")
+    assert not places.take("stranger", 3)
+    places.release("parent")
+    assert told == [] and places.has("child")
+    places.release("child")
+    assert told == ["stranger"]
+
+
+def test_of_those_who_go_on_from_before_a_child_uses_its_parents_place():
+    places: Places[str] = Places(2, lambda key: None)
+    places.hold("child", "parent")
+    places.hold("parent")
+    assert places.take("stranger", 3)
+    places.hold("sibling", "parent")
+    assert places.count() == {"held": 3, "lent": 1, "waiting": 0}
+
+
+@pytest.mark.parametrize("waits", ["for its own", "for all below"])
+def test_every_tree_of_runs_that_wait_ends_whatever_the_order(waits):
+    for seed in range(200):
+        chance, told = random.Random(seed), []
+        places = Places(chance.randint(1, 3), told.append)
+        parents = {n: chance.choice([None, *range(n)]) if n else None for n in range(20)}
+        begun, ended = set(), set()
+
+        def above(one, parents=parents):
+            return [] if parents[one] is None else [parents[one], *above(parents[one])]
+
+        def may_end(one, parents=parents, ended=ended):
+            if waits == "for its own":
+                return all(n in ended for n in parents if parents[n] == one)
+            # Those that were started by none wait for everything below them, the others for nothing.
+            return parents[one] is not None or all(n in ended for n in parents if one in above(n))
+
+        for _ in range(4000):
+            alive = [n for n in parents if n not in ended]
+            if not alive:
+                break
+            one = chance.choice(alive)
+            if one in begun and may_end(one):
+                ended.add(one)
+                places.release(one)
+            elif one not in begun and begun.issuperset(above(one)):
+                lender = next((n for n in above(one) if n not in ended), None)
+                if places.take(one, one, lender):
+                    begun.add(one)
+        assert len(ended) == len(parents), f"seed {seed}"
+        assert places.count() == {"held": 0, "lent": 0, "waiting": 0}
+
+
+def test_who_waits_to_borrow_is_told_when_the_lender_is_gone():
+    told: list[str] = []
+    places = Places(1, told.append)
+    assert places.take("root", 1) and places.take("parent", 2, "root")
+    assert places.take("child", 3, "parent") and not places.take("late", 4, "parent")
+    places.release("parent")
+    assert told == ["late"]
+    assert places.take("late", 4, "root")

@@ -23,7 +23,7 @@ from reconciling import (
     wait_state,
 )
 
-from digitalhub_python_control.running import engines, logs
+from digitalhub_python_control.running import engines, logs, steps
 from digitalhub_python_control.running.engines.keeper import descendants
 from digitalhub_python_control.running.engines.process import ProcessEngine
 from digitalhub_python_control.running.engines.processes import marked
@@ -88,6 +88,25 @@ def test_no_more_jobs_than_allowed_work_at_once(store, tmp_path):
         time.sleep(0.01)
     reconciler.close()
     assert most == 2
+
+
+def test_a_run_that_waits_for_one_that_it_has_started_lends_it_its_place(store, tmp_path):
+    settings = settings_in(tmp_path, max_jobs=1)
+    reconciler = reconciler_of(store, settings)
+    reconciler.start()
+    mark = tmp_path / "mark"
+    parent = new_run(store, settings, f"until {mark}")
+    wait_state(store, parent, "RUNNING")
+    # More than are prepared ahead: the child must pass them there as well.
+    strangers = [new_run(store, settings) for _ in range(steps.AHEAD + 4)]
+    children = [new_run(store, settings, parent=parent) for _ in range(2)]
+    children.append(new_run(store, settings, f"touch {mark}", parent=children[0]))
+    for run in [*children, parent, *strangers]:
+        assert wait_ended(store, run).state == "COMPLETED"
+    assert executions_of(settings)[0] == parent
+    assert set(executions_of(settings)[1:3]) <= set(children)
+    wait_for(lambda: reconciler.places() == {"process": {"held": 0, "lent": 0, "waiting": 0}})
+    reconciler.close()
 
 
 def test_those_that_wait_go_in_the_order_of_their_creation(store, tmp_path):

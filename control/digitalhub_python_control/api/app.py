@@ -60,7 +60,7 @@ def create_app(
     """
     if reconciler is not None:
         store.on_change = reconciler.tell
-    counters = metrics.Counters(store)
+    counters = metrics.Counters(store, dict if reconciler is None else reconciler.places)
     app = Starlette(
         routes=[*_platform_routes(), *_project_routes(), *_entity_routes(), *_s3_routes(), *pages],
         middleware=[

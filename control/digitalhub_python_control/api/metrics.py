@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -19,6 +20,9 @@ from digitalhub_python_control.store.store import Store
 
 logger = logging.getLogger(__name__)
 
+Places = Mapping[str, Mapping[str, int]]
+"""Engine -> `held`, `lent` and `waiting` -> how many."""
+
 _READING = ("GET", "HEAD")
 _AREAS = (("/api/", "api"), ("/s3", "s3"))
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
@@ -27,8 +31,9 @@ _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
 class Counters:
     """One application's counters; its own registry, so that two of them can live in a process."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, places: Callable[[], Places] = dict) -> None:
         self._store = store
+        self._places = places
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "dhpy_requests",
@@ -52,6 +57,15 @@ class Counters:
         for state, count in sorted(self._store.count_runs().items()):
             runs.add_metric([state], count)
         yield runs
+        places = GaugeMetricFamily(
+            "dhpy_places",
+            "Jobs by what they have: a place, that of the run that has started them (lent), or none yet.",
+            labels=["engine", "use"],
+        )
+        for engine, uses in sorted(self._places().items()):
+            for use, count in uses.items():
+                places.add_metric([engine, use], count)
+        yield places
 
 
 class Counting:

@@ -13,13 +13,16 @@ from digitalhub_python_control.running import logs
 from digitalhub_python_control.store import times
 from digitalhub_python_control.store.entities import Entity, check_state, new_entity, updated_entity
 from digitalhub_python_control.store.names import check_same, parse_reference
-from digitalhub_python_control.store.records import moved
+from digitalhub_python_control.store.records import RunRecord, moved
 from digitalhub_runtime_python.errors import UsageFault
 from digitalhub_runtime_python.spec import RunSpec, interpreter_version
 from digitalhub_runtime_python.states import ENDED, MERGES, may_move
 
-_SERVERS = ("state", "transitions", "service", "k8s", "pods", "events")
+_SERVERS = ("state", "transitions", "service", "k8s", "pods", "events", "parent")
 """Keys of a run's status that are the server's: a client's copy of them is older, never newer."""
+
+DEEPEST = 16
+"""Runs that may have started each other one below the other: a function that runs itself comes to an end."""
 
 
 def create(call: Call) -> Json:
@@ -32,6 +35,8 @@ def create(call: Call) -> Json:
         return add(call, "runs", run)
     run = merged(call, run)
     check_runnable(run)
+    if call.run is not None:
+        run["status"]["parent"] = _parent(call.run)
     for state in ("BUILT", "READY"):
         run = moved(run, state)
     return add(call, "runs", run, target="RUN")
@@ -163,6 +168,23 @@ def remove(call: Call, run_ids: list[str]) -> None:
             logs.remove_run_folder(home, call.project, identity)
 
 
+def _parent(run: RunRecord) -> Json:
+    """What a run that is started by another one keeps of that: its id, and how many are above it.
+
+    Raises:
+        UsageFault: there are too many.
+    """
+    above = run.entity["status"].get("parent")
+    depth = 1 + (int(above["depth"]) if isinstance(above, Mapping) else 0)
+    if depth > DEEPEST:
+        raise UsageFault(
+            "usage/nesting",
+            f"Run {run.id} is {DEEPEST} runs deep, each started by the one before, and may start no other.",
+            "Look for a function that runs itself without an end, or start its runs side by side.",
+        )
+    return {"run": run.id, "depth": depth}
+
+
 def _changed(old: Entity, sent: Mapping[str, Any], user: str, now: int) -> Entity:
     sent = dict(sent)
     is_local, state = old["spec"]["local_execution"], old["status"]["state"]
@@ -170,6 +192,7 @@ def _changed(old: Entity, sent: Mapping[str, Any], user: str, now: int) -> Entit
     if isinstance(sent.get("status"), dict):
         sent["status"] = dict(sent["status"])
         wanted = sent["status"].pop("state", None)
+        sent["status"].pop("parent", None)  # nobody may give a run one
     if not is_local or state != "CREATED":
         sent.pop("spec", None)  # frozen from then on
     run = updated_entity("runs", old, sent, user, now)

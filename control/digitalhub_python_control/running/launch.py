@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from digitalhub_python_control.clientenv import client_environment
 from digitalhub_python_control.settings import ControlSettings
+from digitalhub_python_control.store.entities import parent_of
+from digitalhub_python_control.store.records import Key
 from digitalhub_python_control.store.tokens import credentials_of
+from digitalhub_runtime_python.error_report import summary
 from digitalhub_runtime_python.errors import Fault, UsageFault
 from digitalhub_runtime_python.redaction import forms, hide, secret_values
 from digitalhub_runtime_python.spec import RunSpec
+from digitalhub_runtime_python.states import ENDED
 
 if TYPE_CHECKING:
-    from digitalhub_python_control.running.engines import RunEngine
+    from digitalhub_python_control.running.engines import Exit, RunEngine
     from digitalhub_python_control.store.store import RunRecord, Store
 
 logger = logging.getLogger(__name__)
@@ -106,6 +110,22 @@ def without_secrets(text: str, run: RunRecord, store: Store) -> str:
         logger.warning("run %s/%s: its secrets cannot be read: %s", run.project, run.id, exc)
         values = secret_values(os.environ)
     return hide(text, forms(values))
+
+
+def lender(run: RunRecord, store: Store) -> Key | None:
+    """The nearest living one of those that this run was started by, who may wait for it: see places.py."""
+    above: RunRecord | None = run
+    while above is not None and (parent := parent_of(above.entity)) is not None:
+        above = store.get_run_record(run.project, parent)
+        if above is not None and above.state not in ENDED:
+            return above.key
+    return None
+
+
+def why(fresh: RunRecord, end: Exit) -> str:
+    """What the run itself reported of its end, else how its process died."""
+    error = fresh.entity["status"].get("error")
+    return (summary(error) if isinstance(error, Mapping) else "") or end.message
 
 
 def backoff_limit(spec: Mapping[str, Any]) -> int:

@@ -92,6 +92,10 @@ class Reconciler:
         """Something about a run may have changed; may be called from any thread."""
         self._queue.add((project, identity))
 
+    def places(self) -> dict[str, dict[str, int]]:
+        """Engine -> how many places of jobs are held and lent, and how many jobs wait for one."""
+        return self._steps.places()
+
     def close(self) -> None:
         """End the threads. Runs go on; the next reconciler adopts them."""
         self._closing.set()

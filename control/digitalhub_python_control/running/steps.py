@@ -21,7 +21,9 @@ from digitalhub_python_control.running.launch import (
     blamed,
     check_action,
     give_image,
+    lender,
     run_environment,
+    why,
     without_secrets,
 )
 from digitalhub_python_control.running.places import Places
@@ -36,7 +38,6 @@ from digitalhub_python_control.running.services import (
 from digitalhub_python_control.settings import ControlSettings
 from digitalhub_python_control.store.records import Key, RunRecord
 from digitalhub_python_control.store.store import Store
-from digitalhub_runtime_python.error_report import summary
 from digitalhub_runtime_python.errors import UsageFault
 from digitalhub_runtime_python.spec import RunSpec
 from digitalhub_runtime_python.states import ENDED
@@ -108,8 +109,9 @@ class Steps:
 
     def adopt(self, run: RunRecord) -> None:
         """Count a run that goes on from before among those that work."""
-        if self.name(run) in self._working and not is_service(run.entity):
-            self._working[self.name(run)].hold(run.key)
+        places = self._working.get(self.name(run))
+        if places is not None and not is_service(run.entity) and not places.has(run.key):
+            places.hold(run.key, lender(run, self._store))
 
     def is_quiet(self, run: RunRecord) -> bool:
         """Whether nothing is to be done about a run until somebody tells."""
@@ -142,6 +144,10 @@ class Steps:
 
     def close(self) -> None:
         self._preparing.close()
+
+    def places(self) -> dict[str, dict[str, int]]:
+        """Engine -> how many places of jobs are held and lent, and how many jobs wait for one."""
+        return {name: places.count() for name, places in self._working.items()}
 
     def name(self, run: RunRecord) -> str:
         """The name of the engine that runs it, or will."""
@@ -199,7 +205,7 @@ class Steps:
         service = is_service(run.entity)
         if not preparation.made.done():
             return None
-        if not service and not self._working[name].take(key, run.seq):
+        if not service and not self._working[name].take(key, run.seq, lender(run, self._store)):
             return None
         if self._store.plane is not None:
             taken = self._move(run, run.state, handle=run.handle or {})
@@ -226,7 +232,7 @@ class Steps:
 
     def _begin_preparing(self, run: RunRecord) -> Next:
         name = self.name(run)
-        if not self._ahead[name].take(run.key, run.seq):
+        if not self._ahead[name].take(run.key, run.seq, lender(run, self._store)):
             return None
         if run.state == "READY":
             # Nobody's yet: of several control planes the first that has a place for it takes it.
@@ -265,7 +271,7 @@ class Steps:
             forgotten = {"message": None, "error": None} if again else {}
             give_image(fresh, self._store)
             return self._move(run, "COMPLETED", status=forgotten)
-        message = _why(fresh, end)
+        message = why(fresh, end)
         with blamed(run):
             retries = backoff_limit(run.entity["spec"])
         counted = run.attempt - (run.handle or {}).get("unreached", 0)
@@ -301,7 +307,7 @@ class Steps:
         """Start a service again that ended by itself, after a pause; or give it up."""
         was_up = "service" in fresh.entity["status"]
         handle = None if end.final else restart_handle(run.handle or {}, was_up)
-        message = _why(fresh, end) or "the service ended by itself"
+        message = why(fresh, end) or "the service ended by itself"
         if handle is None:
             return self._move(run, "ERROR", message=message, status={"service": None})
         with blamed(run):
@@ -403,9 +409,3 @@ def _until_announced(run: RunRecord) -> float | None:
     shortest, longest = ANNOUNCING
     age: float = time.time() - (run.handle or {}).get("began", 0)
     return min(longest, max(shortest, age / 20))
-
-
-def _why(fresh: RunRecord, end: Exit) -> str:
-    """What the run itself reported of its end, else how its process died."""
-    error = fresh.entity["status"].get("error")
-    return (summary(error) if isinstance(error, Mapping) else "") or end.message

@@ -273,3 +273,9 @@ def _check_function(spec: dict[str, Any]) -> None:
 
 def _only(entity_type: EntityType) -> str | None:
     return entity_type.kinds[0] if len(entity_type.kinds) == 1 else None
+
+
+def parent_of(entity: Mapping[str, Any]) -> str | None:
+    """The id of the run, of the same project, that has started a run; None where none did."""
+    parent = entity["status"].get("parent")
+    return str(parent["run"]) if isinstance(parent, Mapping) and "run" in parent else None
