@@ -20,7 +20,7 @@ from digitalhub_python_control.store.store import Store
 
 logger = logging.getLogger(__name__)
 
-Places = Mapping[str, Mapping[str, int]]
+PlaceCounts = Mapping[str, Mapping[str, int]]
 """Engine -> `held`, `lent` and `waiting` -> how many."""
 
 _READING = ("GET", "HEAD")
@@ -31,7 +31,7 @@ _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
 class Counters:
     """One application's counters; its own registry, so that two of them can live in a process."""
 
-    def __init__(self, store: Store, places: Callable[[], Places] = dict) -> None:
+    def __init__(self, store: Store, places: Callable[[], PlaceCounts]) -> None:
         self._store = store
         self._places = places
         self.registry = CollectorRegistry()

@@ -18,7 +18,7 @@ from digitalhub_runtime_python.errors import UsageFault
 from digitalhub_runtime_python.spec import RunSpec, interpreter_version
 from digitalhub_runtime_python.states import ENDED, MERGES, may_move
 
-_SERVERS = ("state", "transitions", "service", "k8s", "pods", "events", "parent")
+_SERVERS = ("state", "transitions", "service", "k8s", "pods", "events")
 """Keys of a run's status that are the server's: a client's copy of them is older, never newer."""
 
 DEEPEST = 16
@@ -192,7 +192,8 @@ def _changed(old: Entity, sent: Mapping[str, Any], user: str, now: int) -> Entit
     if isinstance(sent.get("status"), dict):
         sent["status"] = dict(sent["status"])
         wanted = sent["status"].pop("state", None)
-        sent["status"].pop("parent", None)  # nobody may give a run one
+        # Set by `create` alone: nobody may change it, or give one to a run that has none.
+        sent["status"].pop("parent", None)
     if not is_local or state != "CREATED":
         sent.pop("spec", None)  # frozen from then on
     run = updated_entity("runs", old, sent, user, now)

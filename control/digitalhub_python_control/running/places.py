@@ -31,12 +31,12 @@ class Places(Generic[K]):
         self._held: set[K] = set()
         self._waiting: dict[K, int] = {}
         self._order: list[tuple[int, K]] = []
-        self._borrowed: dict[K, K] = {}  # who uses another one's place -> whose it is
-        self._lent: dict[K, K] = {}  # the same, the other way round
-        self._heirs: dict[
-            K, list[tuple[int, K]]
-        ] = {}  # whose place it is -> who waits to borrow it
-        self._hoping: dict[K, K] = {}  # the same, the other way round
+        # Who uses another one's place -> whose it is; and the other way round.
+        self._borrowed: dict[K, K] = {}
+        self._lent: dict[K, K] = {}
+        # Whose place it is -> who waits to borrow it; and who waits -> whose place is hoped for.
+        self._heirs: dict[K, list[tuple[int, K]]] = {}
+        self._hoping: dict[K, K] = {}
 
     def take(self, key: K, order: int, lender: K | None = None) -> bool:
         """Whether the key has a place; if not it waits, and is told when it has one.
