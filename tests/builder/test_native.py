@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
 import tarfile
@@ -172,6 +174,29 @@ def test_a_layer_that_unpacks_without_end_is_refused(monkeypatch: pytest.MonkeyP
     data = b"".join([*parts, packer.flush()])
     with pytest.raises(EnvironmentFault, match="unpacks to more than 8 MiB"):
         tree.read_layer(io.BytesIO(data), len(data), "application/x+gzip", "sha256:x")
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"(\xb5/\xfd", b"(\xb5/\xfd" + b"\xff" * 99, b"no zstd at all" * 50]
+)
+def test_a_layer_in_zstd_that_is_spoiled_is_refused(data: bytes) -> None:
+    with pytest.raises(EnvironmentFault) as caught:
+        tree.read_layer(io.BytesIO(data), len(data), "application/x+zstd", "sha256:x")
+    assert caught.value.code in ("build/base-image-unsafe", "build/digest")
+
+
+def test_a_full_disk_is_named_and_leaves_nothing_half(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limit[1]))
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(EnvironmentFault, match="cannot be written: File too large"):
+            store.add(bytes(1 << 17))
+    finally:
+        signal.signal(signal.SIGXFSZ, before)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert not [one for one in tmp_path.rglob("*") if one.is_file()]
 
 
 @pytest.mark.parametrize("what", ["content", "config", "layers"])

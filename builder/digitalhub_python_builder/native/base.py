@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
 import re
 import shutil
 import tarfile
@@ -14,20 +13,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Callable
 
+from digitalhub_python_builder.manifests import (  # fmt: skip
+    DIGEST,
+    LAYER_LIMIT,
+    of_platform,
+    platforms,
+    read_configuration,
+    read_manifest,
+    unsafe,
+)
 from digitalhub_python_builder.native import python as pythons
 from digitalhub_python_builder.native.layers import GZIP, Entry, Layer, compress
 from digitalhub_python_builder.native.python import Python
 from digitalhub_python_builder.native.store import Store, digest_of
-from digitalhub_python_builder.native.tree import Tree, merge, read_layer, unsafe
+from digitalhub_python_builder.native.tree import Tree, merge, read_layer
 from digitalhub_python_builder.references import Reference
 from digitalhub_python_builder.registry import Registry
 from digitalhub_runtime_python.errors import EnvironmentFault
+from digitalhub_runtime_python.nesting import read_json
 
 Log = Callable[[str], None]
 Open = Callable[[Mapping[str, Any]], "contextlib.AbstractContextManager[IO[bytes]]"]
 
 _CONFIG_LIMIT = 8 << 20
-_LAYER_LIMIT = 127
 _LAYER_TYPES = {
     "application/vnd.docker.image.rootfs.diff.tar.gzip": GZIP,
     "application/vnd.docker.image.rootfs.diff.tar": "application/vnd.oci.image.layer.v1.tar",
@@ -90,12 +98,12 @@ def from_registry(
         return None
     digest, content = manifest
     if "manifests" in content:
-        asked = _of_platform(content["manifests"], platform, str(wanted))
+        asked = _of_platform(content, platform, str(wanted))
         manifest = _manifest(registry, wanted.repository, asked, store)
         if manifest is None:
             raise unsafe(f"its index names the manifest {asked[:19]}…, which its registry does not have")  # fmt: skip
         digest, content = manifest
-    described = _descriptor(content, "config")
+    described = _config_of(content)
     config = store.read(described) if store.has(described) else registry.small_blob(wanted.repository, described, _CONFIG_LIMIT)  # fmt: skip
     store.add(config)
     return Found(
@@ -123,21 +131,22 @@ def from_layout(folder: Path, name: str, platform: str) -> Found:
         return data
 
     try:
-        index = json.loads((folder / "index.json").read_text("utf-8"))
-        entries = list(index["manifests"])
-    except (OSError, ValueError, KeyError, TypeError) as exc:
+        with (folder / "index.json").open("rb") as file:
+            index = read_manifest(file.read(_CONFIG_LIMIT))
+    except OSError as exc:
         raise _missing(f"oci:{folder}", "it has no index.json") from exc
-    named = [e for e in entries if not name or (e.get("annotations") or {}).get("org.opencontainers.image.ref.name") == name]  # fmt: skip
+    entries = index.get("manifests") or []
+    named = [e for e in entries if not name or e["annotations"].get("org.opencontainers.image.ref.name") == name]  # fmt: skip
     named = [e for e in named if not e.get("artifactType")] or named
     if not named:
         raise _missing(f"oci:{folder}:{name}", "its index does not have that name")
     digest = named[0]["digest"]
-    content = json.loads(blob(digest))
+    content = read_manifest(blob(digest))
     if "manifests" in content:
-        digest = _of_platform(content["manifests"], platform, f"oci:{folder}")
-        content = json.loads(blob(digest))
+        digest = _of_platform(content, platform, f"oci:{folder}")
+        content = read_manifest(blob(digest))
     opened: Open = lambda layer: _blob_path(folder, str(layer["digest"])).open("rb")  # noqa: E731
-    return Found(blob(_descriptor(content, "config")), _layers(content), opened, digest)
+    return Found(blob(_config_of(content)), _layers(content), opened, digest)
 
 
 def unpack_layout(file: Path, folder: Path) -> None:
@@ -170,9 +179,9 @@ def from_archive(file: Path) -> Found:
     """
     try:
         with tarfile.open(file) as tar:
-            manifest = json.loads(_member(tar, "manifest.json"))[0]
-            config = _member(tar, manifest["Config"])
-            names = list(manifest["Layers"])
+            manifest = read_json(_member(tar, "manifest.json"))[0]
+            config = _member(tar, str(manifest["Config"]))
+            names = [str(name) for name in manifest["Layers"]]
             sizes = [tar.getmember(name).size for name in names]
     except (OSError, tarfile.TarError, ValueError, KeyError, IndexError, TypeError) as exc:
         raise _missing(
@@ -201,9 +210,9 @@ def describe(
     Raises:
         EnvironmentFault: it is unsafe, or not what its digests say.
     """
-    config = json.loads(found.config)
+    config = read_configuration(found.config)
     diff_ids = list((config.get("rootfs") or {}).get("diff_ids") or ())
-    if len(diff_ids) != len(found.layers) or len(diff_ids) > _LAYER_LIMIT:
+    if len(diff_ids) != len(found.layers) or len(diff_ids) > LAYER_LIMIT:
         raise unsafe(f"it has {len(found.layers)} layers and {len(diff_ids)} digests of layers")
     layers = tuple(
         Layer(str(layer.get("digest", "")), int(layer["size"]), str(diff_id), str(layer["mediaType"]))
@@ -298,50 +307,44 @@ def _manifest(
     if not digest:
         return None
     if store.has(digest):
-        return digest, dict(json.loads(store.read(digest)))
+        return digest, read_manifest(store.read(digest))
     found = registry.manifest(repository, digest)
     if found is None:
         return None
+    content = read_manifest(found[2])
     store.add(found[2])
-    return digest, dict(json.loads(found[2]))
+    return digest, content
 
 
-def _of_platform(manifests: Sequence[Mapping[str, Any]], platform: str, where: str) -> str:
-    system, _, machine = platform.partition("/")
-    there = []
-    for one in manifests:
-        its = one.get("platform") or {}
-        if (its.get("os"), its.get("architecture")) == (system, machine):
-            return str(one["digest"])
-        there.append(f"{its.get('os')}/{its.get('architecture')}")
-    raise EnvironmentFault(
-        "build/base-image-platform",
-        f"The base image {where} has nothing for {platform}; it has {', '.join(sorted(set(there))) or 'nothing'}.",
-        "Choose another platform or another base image.",
-    )
-
-
-def _descriptor(content: Mapping[str, Any], name: str) -> str:
-    digest = str((content.get(name) or {}).get("digest", ""))
-    if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
-        raise unsafe("its manifest is no image's")
+def _of_platform(index: Mapping[str, Any], platform: str, where: str) -> str:
+    digest = of_platform(index, platform)
+    if digest is None:
+        raise EnvironmentFault(
+            "build/base-image-platform",
+            f"The base image {where} has nothing for {platform}; it has {', '.join(platforms(index)) or 'nothing'}.",
+            "Choose another platform or another base image.",
+        )
     return digest
+
+
+def _config_of(content: Mapping[str, Any]) -> str:
+    if "config" not in content:
+        raise unsafe("its index names another index where an image is due")
+    return str(content["config"]["digest"])
 
 
 def _layers(content: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     found = []
-    for layer in content.get("layers") or ():
+    for layer in content["layers"]:
         kind = _LAYER_TYPES.get(layer["mediaType"], layer["mediaType"])
         if not re.fullmatch(r"application/vnd\.oci\.image\.layer\.v1\.tar(\+gzip|\+zstd)?", kind):
-            raise unsafe(f"a layer of it is {kind}, which cannot be passed on")
-        if not re.fullmatch(r"sha256:[0-9a-f]{64}", layer["digest"]) or int(layer["size"]) < 0:
-            raise unsafe("a layer of it has no proper digest")
+            raise unsafe(f"a layer of it is {kind[:80]!r}, which cannot be passed on")
         found.append({**layer, "mediaType": kind})
     return tuple(found)
 
 
 def _blob_path(folder: Path, digest: str) -> Path:
-    if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+    if not DIGEST.fullmatch(digest):
         raise unsafe(f"{digest[:80]!r} is no digest")
     return folder / "blobs" / "sha256" / digest[7:]
 

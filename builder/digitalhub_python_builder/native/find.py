@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import IO, Any, Callable
 
 from digitalhub_python_builder.bases import FILES, is_own
+from digitalhub_python_builder.manifests import unsafe
 from digitalhub_python_builder.native import base as bases
 from digitalhub_python_builder.native.base import Base, Found
 from digitalhub_python_builder.native.local import Docker
 from digitalhub_python_builder.native.store import Store
-from digitalhub_python_builder.native.tree import unsafe
 from digitalhub_python_builder.references import DOCKER_HUB, Reference, parse
 from digitalhub_python_builder.registry import Registry
 from digitalhub_runtime_python.errors import EnvironmentFault
@@ -170,8 +170,11 @@ class Finder:
 def missing(reference: str, why: EnvironmentFault | None) -> EnvironmentFault:
     """The fault for a base image that is nowhere; the project's own can be made."""
     said = f": {why.message}" if why else "."
-    own = is_own(reference)
-    hint = "Make it with `dhpy images build`, or set DHPY_IMAGES to a registry that has it." if own else "Check its name and your login to its registry."  # fmt: skip
+    hint = "Check its name and your login to its registry."
+    if is_own(reference):
+        hint = "Make it with `dhpy images build`, or set DHPY_IMAGES to a registry that has it."
+    elif why is not None and why.code == "build/registry":
+        hint = why.hint  # its name is not to blame
     return EnvironmentFault(
         "build/base-image-missing",
         f"The image {reference} is neither on this machine nor can it be pulled{said}",

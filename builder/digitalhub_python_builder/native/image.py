@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from digitalhub_python_builder import dockerfile
+from digitalhub_python_builder.manifests import LAYER_LIMIT
 from digitalhub_python_builder.native import base as bases
 from digitalhub_python_builder.native import layers, packages
 from digitalhub_python_builder.native.base import Base
@@ -24,7 +25,6 @@ Log = Callable[[str], None]
 
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 EPOCH = "1970-01-01T00:00:00Z"
-MOST_LAYERS = 127
 _SECOND = 1_000_000_000
 
 
@@ -68,10 +68,10 @@ def assemble(
         files = layers.tree(plan.code, f"{dockerfile.HOME.lstrip('/')}/code")
         own.append(_layer(store, base, files, "code", compression))
     below = bases.compressed(base)
-    if len(below) + len(own) > MOST_LAYERS:
+    if len(below) + len(own) > LAYER_LIMIT:
         raise EnvironmentFault(
             "build/failed",
-            f"The image would have {len(below) + len(own)} layers; engines take {MOST_LAYERS}.",
+            f"The image would have {len(below) + len(own)} layers; engines take {LAYER_LIMIT}.",
             "Choose a base image with fewer layers.",
         )
     config = store.add(canonical(_config(plan, base, own)))

@@ -42,7 +42,15 @@ class Docker:
         with self._answer("GET", f"/images/{quote(reference, safe='/:@')}/get") as answer:
             if answer.status != 200:
                 raise _refused(answer.read())
-            shutil.copyfileobj(answer, file, 1 << 20)
+            while part := answer.read(1 << 20):
+                try:
+                    file.write(part)
+                except OSError as exc:
+                    raise EnvironmentFault(
+                        "environment/cache",
+                        f"The image {reference} cannot be written to {file.name}: {exc.strerror}.",
+                        "Make room there, or set DHPY_CACHE to another folder.",
+                    ) from exc
 
     def load(self, file: IO[bytes], size: int) -> None:
         """Take an image as `docker load` does."""

@@ -33,11 +33,7 @@ class Store:
             self.root.chmod(0o700)
             self._sweep()
         except OSError as exc:
-            raise EnvironmentFault(
-                "environment/cache",
-                f"The cache {self.root} cannot be written: {exc.strerror}.",
-                "Make room or permissions there, or set DHPY_CACHE to another folder.",
-            ) from exc
+            raise _unwritable(self.root, exc) from exc
 
     def path(self, digest: str) -> Path:
         """Where a blob lies, whether it is there or not."""
@@ -65,11 +61,14 @@ class Store:
             blob = BlobWriter(file)
             try:
                 yield blob
-                file.close()
-                if expected in ("", blob.digest):
-                    Path(file.name).replace(self.path(blob.digest))
-                else:
-                    Path(file.name).unlink()
+                try:
+                    file.close()
+                    if expected in ("", blob.digest):
+                        Path(file.name).replace(self.path(blob.digest))
+                    else:
+                        Path(file.name).unlink()
+                except OSError as exc:
+                    raise _unwritable(self.root, exc) from exc
             except BaseException:
                 Path(file.name).unlink(missing_ok=True)
                 raise
@@ -141,11 +140,22 @@ class BlobWriter:
     def write(self, data: bytes) -> int:
         self._hash.update(data)
         self.size += len(data)
-        return self._file.write(data)
+        try:
+            return self._file.write(data)
+        except OSError as exc:
+            raise _unwritable(Path(self._file.name).parent, exc) from exc
 
     @property
     def digest(self) -> str:
         return f"sha256:{self._hash.hexdigest()}"
+
+
+def _unwritable(place: Path, exc: OSError) -> EnvironmentFault:
+    return EnvironmentFault(
+        "environment/cache",
+        f"The cache {place} cannot be written: {exc.strerror}.",
+        "Make room or permissions there, or set DHPY_CACHE to another folder.",
+    )
 
 
 def canonical(value: Any) -> bytes:

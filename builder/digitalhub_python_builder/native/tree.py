@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
+from digitalhub_python_builder.manifests import unsafe
 from digitalhub_python_builder.native.layers import Entry
 from digitalhub_runtime_python.errors import EnvironmentFault
 
@@ -153,15 +154,6 @@ def merge(layers: Iterable[Mapping[str, Any]]) -> Tree:
     return Tree(nodes, {path: text for path, text in contents.items() if path in nodes})
 
 
-def unsafe(why: str) -> EnvironmentFault:
-    """The fault for a base image that is not to be built on."""
-    return EnvironmentFault(
-        "build/base-image-unsafe",
-        f"The base image is refused: {why}.",
-        "Take a base image from whom you trust; nothing of this one was used.",
-    )
-
-
 def _take(
     tar: tarfile.TarFile, member: tarfile.TarInfo, nodes: dict[str, Node], contents: dict[str, str], hidden: list[str]
 ) -> None:  # fmt: skip
@@ -238,7 +230,10 @@ def _decompressed(stream: IO[bytes], media_type: str) -> Iterator[bytes]:
         import zstandard
 
         reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
-        yield from iter(lambda: reader.read(_BLOCK), b"")
+        try:
+            yield from iter(lambda: reader.read(_BLOCK), b"")
+        except zstandard.ZstdError as exc:
+            raise ValueError(str(exc)) from exc
         return
     first = stream.read(_BLOCK)
     if first[:2] != b"\x1f\x8b":
