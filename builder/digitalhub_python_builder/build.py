@@ -60,6 +60,8 @@ class Options:
     """Write it there as well: `oci:FOLDER`, `oci-archive:FILE`, `docker-archive:FILE`."""
     compression: str = "gzip"
     """Of the layers that the native engine makes: `gzip`, which everything reads, or `zstd`."""
+    is_part: bool = False
+    """Of an image for several platforms: it goes nowhere by itself."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def build(
     environ: Mapping[str, str] | None = None,
     log: Log = lambda line: None,
     say: Log | None = None,
+    engine: BuildEngine | None = None,
 ) -> Result:
     """Build a function's image, or find that it exists.
 
@@ -93,6 +96,7 @@ def build(
         environ: settings of uv, engines and registries; default `os.environ`.
         log: takes each line of the engine's output.
         say: takes our own lines: what was chosen, what is rebuilt; default `log`.
+        engine: one that is open, and stays so; default the one that is asked for or found.
 
     Raises:
         UsageFault: the spec or an option cannot be; nothing was built.
@@ -104,8 +108,10 @@ def build(
     say = say or log
     # What is wrong with the values alone is said before anything is looked for.
     plan = prepare(function, options, code=code, environ=environ, cache=None)
-    engine = choose(options.engine, _needs(plan), environ, say)
-    with contextlib.closing(engine):
+    with contextlib.ExitStack() as opened:
+        if engine is None:
+            engine = choose(options.engine, _needs(plan), environ, say)
+            opened.callback(engine.close)
         plan = prepare(
             function, options, code=code, environ=environ, cache=cache, engine=engine, log=say
         )
@@ -325,6 +331,7 @@ def _build(
             compression=options.compression,
             push=options.push,
             output=options.output,
+            is_part=options.is_part,
         )
         settings: dict[str, str] = {}
         with _settings(environ, options) as found:

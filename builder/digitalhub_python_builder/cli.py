@@ -20,6 +20,7 @@ from digitalhub_python_builder.context import code_of
 from digitalhub_python_builder.dockerfile import render
 from digitalhub_python_builder.engines import ENGINES
 from digitalhub_python_builder.plan import PLATFORMS, Content
+from digitalhub_python_builder.platforms import build_index, read_platforms
 from digitalhub_python_builder.requirements import parse_requirements
 from digitalhub_runtime_python.errors import UsageFault
 from digitalhub_runtime_python.handlers import check_handler_exists
@@ -40,7 +41,7 @@ _SHARED = (
     click.option("--flavour", type=click.Choice(sorted(matrix()["flavours"])), default="full", show_default=True, help="Of the project's base image."),
     click.option("--env", "envs", multiple=True, metavar="K=V", help="An environment variable in the image; no secrets."),
     click.option("--label", "labels", multiple=True, metavar="K=V", help="A label of the image."),
-    click.option("--platform", type=click.Choice(PLATFORMS), help="Default: this machine's."),
+    click.option("--platform", default="", metavar="P[,P]", help=f"{' or '.join(PLATFORMS)}; `build` takes several. Default: this machine's."),
     click.option("--index-url", default="", help="pip's index; a password in it is used as a build secret. Default: UV_DEFAULT_INDEX."),
     click.option("--ca-bundle", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM file with the certificates that pip trusts."),
     click.option("--secret", "secrets", multiple=True, metavar="NAME[=FILE]", help="A build secret for --mount=type=secret,id=NAME; its value is the variable NAME, or FILE's content."),
@@ -64,6 +65,7 @@ def dockerfile(**given: Any) -> None:
     Example:
       dhpy dockerfile main.py:train --requirement pandas --instruction "apt-get install -y git"
     """
+    _one_platform(given["platform"])
     function, options, code = _read(given)
     plan = prepare(function, options, code=code, environ=os.environ, cache=cache_of(os.environ))
     click.echo(render(plan), nl=False)
@@ -82,6 +84,7 @@ def lock_(output: Path | None, **given: Any) -> None:
     """
     if output is not None and not pylock.is_name(output.name):
         raise UsageFault("usage/output", f"{output.name!r} is not the name of a pylock.toml.", "Write pylock.toml, or pylock.NAME.toml.")  # fmt: skip
+    _one_platform(given["platform"])
     function, options, code = _read(given)
     plan = prepare(
         function, options, code=code, environ=os.environ, cache=cache_of(os.environ), log=_say
@@ -119,6 +122,7 @@ def build_(
       dhpy build main.py:train --requirement scikit-learn --tag registry:5000/team/train --push
       dhpy build main.py:train --requirements-file uv.lock --explain
       dhpy build main.py:train --base-image python:3.11-slim --output oci-archive:train.tar
+      dhpy build main.py:train --platform linux/amd64,linux/arm64 --tag registry:5000/team/train --push
     """
     if output and not FILES.fullmatch(output):
         raise UsageFault("usage/output", f"{output!r} names no place for an image.", "Write oci:FOLDER, oci-archive:FILE or docker-archive:FILE.")  # fmt: skip
@@ -129,11 +133,16 @@ def build_(
     )  # fmt: skip
 
     if explain:
+        _one_platform(given["platform"])
         _explain(function, options, code)
         return
     started = time.monotonic()
     log = (lambda line: None) if quiet else (lambda line: click.echo(f"  {line}", err=True))
-    result = build(function, options, code=code, log=log, say=_say)
+    several = read_platforms(given["platform"]) if "," in given["platform"] else ()
+    if several:
+        result = build_index(function, options, several, code=code, log=log, say=_say)
+    else:
+        result = build(function, options, code=code, log=log, say=_say)
     if not result.existed:
         _say(f"Built in {time.monotonic() - started:.1f} s.")
     if as_json:
@@ -141,6 +150,11 @@ def build_(
         click.echo(json.dumps({**fields, "engine": result.engine, "existed": result.existed}))
     else:
         click.echo(result.image.reference)
+
+
+def _one_platform(platform: str) -> None:
+    if "," in platform:
+        raise UsageFault("build/platform", f"{platform} are several platforms.", "Name one; only `dhpy build` takes several at once.")  # fmt: skip
 
 
 def _say(line: str) -> None:
@@ -198,7 +212,7 @@ def _read(given: dict[str, Any]) -> tuple[FunctionSpec, Options, dict[str, Conte
         allow_sdist=given["allow_sdist"],
     )
     if given["platform"]:
-        options = dataclasses.replace(options, platform=given["platform"])
+        options = dataclasses.replace(options, platform=read_platforms(given["platform"])[0])
     return function, options, code_of(function.source, file.parent, _say)
 
 

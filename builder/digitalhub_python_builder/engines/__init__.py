@@ -76,6 +76,8 @@ class Request:
     """It is pushed afterwards, and need not be on this machine."""
     output: str = ""
     """Where to write it, for an engine that can."""
+    is_part: bool = False
+    """Of an image for several platforms: it goes nowhere by itself."""
 
 
 class BuildEngine(Protocol):

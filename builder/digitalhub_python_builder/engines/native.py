@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from digitalhub_python_builder import commands, dockerfile
@@ -89,8 +89,10 @@ class NativeEngine:
         built = image.assemble(plan, base, self.store, environ=request.settings or self._environ, compression=request.compression, log=log)  # fmt: skip
         self.built[request.reference] = built
         if request.output:
-            self._write(request.also or request.reference, built, request.output)
-        elif not request.push:
+            self._write(
+                request.also or request.reference, built.manifest, [built.base], request.output
+            )
+        elif not (request.push or request.is_part):
             self._deliver(request.reference, built, log)
         self._note(request.reference, built, pushed=request.push)
         return Image(request.reference, built.config, labels=plan.image_labels)
@@ -115,15 +117,15 @@ class NativeEngine:
                 Containerd(self._environ).load(Path(file.name))
         log(f"Loaded into {'the Docker Engine' if place == 'docker' else 'containerd'}.")
 
-    def _write(self, reference: str, built: image.Built, target: str) -> None:
+    def _write(self, reference: str, digest: str, base: Sequence[Base], target: str) -> None:
         kind, _, path = target.partition(":")
         if kind == "oci":
-            output.write_layout(Path(path), built.manifest, [built.base], self.store, reference)
+            output.write_layout(Path(path), digest, base, self.store, reference)
             return
         place = Path(path)
         part = place.with_name(f".{place.name}.part")
         with part.open("wb") as file:
-            output.write_tar(file, built.manifest, [built.base], self.store, reference)
+            output.write_tar(file, digest, base, self.store, reference)
         part.replace(place)
 
     def tag(self, reference: str, other: str) -> None:
@@ -137,22 +139,54 @@ class NativeEngine:
             wanted = parse(other)
             self.finder.docker.tag(reference, wanted.name, wanted.tag or "latest")
 
+    def join(
+        self, parts: Mapping[str, str], names: Sequence[str], log: Log, *, push: bool, output: str, plain_http: bool
+    ) -> tuple[Image, bool]:  # fmt: skip
+        """An index over images that were built here, pushed or written; whether its registry had it already.
+
+        Args:
+            parts: platform -> name of its image.
+            names: of the index; a file is written under the last.
+
+        Raises:
+            EnvironmentFault: the registry refuses or cannot be reached.
+        """
+        made = {platform: self._made(reference, log) for platform, reference in parts.items()}
+        digest = image.index([(platform, manifest) for platform, (manifest, _) in made.items()], self.store)  # fmt: skip
+        bases_ = [base for _, its in made.values() for base in its]
+        own = [self.store.noted("images", reference)["own"] for reference in parts.values()]
+        for name in names:
+            self.store.note("images", name, {
+                "reference": name, "platform": ",".join(parts), "manifest": digest, "config": "", "base": bases_[0].reference, "pushed": push,
+                "parts": dict(parts), "own": sorted({digest, *(one for many in own for one in many)}),
+            })  # fmt: skip
+        if output:
+            self._write(names[-1], digest, bases_, output)
+        existed = push
+        for name in names if push else ():
+            target = parse(name)
+            registry = self.finder.registry(target.registry or "docker.io", plain_http=plain_http)
+            if registry.digest(target.repository, target.tag) != digest:
+                existed = False
+                self.push(name, log, plain_http=plain_http)
+        return Image(names[0], "", digest if push else ""), existed and not output
+
     def push(self, reference: str, log: Log, *, plain_http: bool = False) -> str:
         manifest, base = self._made(reference, log)
         target = parse(reference)
         registry = self.finder.registry(target.registry or "docker.io", plain_http=plain_http)
         try:
-            push.push(manifest, [base], self.store, registry, target, [target.tag or "latest"], log)
+            push.push(manifest, base, self.store, registry, target, [target.tag or "latest"], log)
         except EnvironmentFault as fault:
             if fault.code != "build/registry":
                 raise
             raise seam.push_fault(reference, fault.message) from fault
         return manifest
 
-    def _made(self, reference: str, log: Log) -> tuple[str, Base]:
-        """(digest of its manifest, its base) of an image that was built here, now or earlier."""
+    def _made(self, reference: str, log: Log) -> tuple[str, list[Base]]:
+        """(digest of its manifest or index, bases) of an image that was built here, now or earlier."""
         if reference in self.built:
-            return self.built[reference].manifest, self.built[reference].base
+            return self.built[reference].manifest, [self.built[reference].base]
         known = self.store.noted("images", reference)
         if not known or not all(self.store.has(one) for one in known["own"]):
             raise EnvironmentFault(
@@ -160,8 +194,10 @@ class NativeEngine:
                 f"{reference} was not built on this machine without a daemon.",
                 "`dhpy images list` names those that were; `dhpy build` and `dhpy images build` make them.",
             )
+        if parts := known.get("parts"):
+            return known["manifest"], [base for part in parts.values() for base in self._made(part, log)[1]]  # fmt: skip
         base = self.base(known["base"], known["platform"], log)
-        return known["manifest"], dataclasses.replace(base, layers=bases.compressed(base))
+        return known["manifest"], [dataclasses.replace(base, layers=bases.compressed(base))]
 
     def close(self) -> None:
         if self._opened:

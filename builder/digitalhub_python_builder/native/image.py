@@ -86,13 +86,13 @@ def assemble(
     return Built(digest, config, plan.platform, tuple(own), dataclasses.replace(base, layers=below))
 
 
-def index(built: Sequence[Built], store: Store) -> str:
-    """An index over images of several platforms; its digest."""
+def index(images: Sequence[tuple[str, str]], store: Store) -> str:
+    """An index over images of several platforms, each with the digest of its manifest; its own digest."""
     manifests = []
-    for one in built:
-        system, _, machine = one.platform.partition("/")
+    for platform, digest in images:
+        system, _, machine = platform.partition("/")
         manifests.append({
-            "mediaType": OCI_MANIFEST, "digest": one.manifest, "size": store.path(one.manifest).stat().st_size,
+            "mediaType": OCI_MANIFEST, "digest": digest, "size": store.path(digest).stat().st_size,
             "platform": {"os": system, "architecture": machine},
         })  # fmt: skip
     return store.add(
