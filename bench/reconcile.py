@@ -82,7 +82,7 @@ class Plane:
         return 0
 
     def cpu(self) -> float:
-        """Seconds of the server and of those of its children that are no run."""
+        """Seconds of the server and of those of its children that are not a run."""
         pids = [self.process.pid]
         listed = Path(f"/proc/{pids[0]}/task/{pids[0]}/children").read_text().split()
         pids += [int(pid) for pid in listed if b"keeper" in _command(int(pid))]

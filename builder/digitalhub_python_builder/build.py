@@ -190,7 +190,7 @@ def prepare(
     native = engine is not None and engine.name == "native"
     runtime = Path(digitalhub_runtime_python.__file__).parent
     if image.reference != base:
-        # A file's place is no part of what is made of it.
+        # A file's place is not a part of what is made of it.
         named = {**plan.labels, "org.opencontainers.image.base.name": image.reference}
         plan = dataclasses.replace(plan, base_image=image.reference, labels=named)
     return dataclasses.replace(

@@ -223,6 +223,6 @@ def _secrets(items: tuple[str, ...]) -> dict[str, str]:
         if equals and not Path(path).is_file():
             raise UsageFault("build/secret", f"The build secret {name!r} has no file {path!r}.", "Check the path.")  # fmt: skip
         if not equals and name not in os.environ:
-            raise UsageFault("build/secret", f"The build secret {name!r} is no environment variable.", f"Set it, or write {name}=FILE.")  # fmt: skip
+            raise UsageFault("build/secret", f"The build secret {name!r} is not an environment variable.", f"Set it, or write {name}=FILE.")  # fmt: skip
         found[name] = Path(path).read_text("utf-8") if equals else os.environ[name]
     return found

@@ -24,7 +24,7 @@ from digitalhub_runtime_python.errors import EnvironmentFault
 from digitalhub_runtime_python.nesting import read_json
 
 ANSWER_LIMIT = 4 << 20
-"""Bytes of an answer that is no blob; for manifests the distribution specification asks for no more."""
+"""Bytes of an answer that is not a blob; for manifests the distribution specification asks for no more."""
 ATTEMPTS = 5
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses that pass by themselves."""

@@ -111,7 +111,7 @@ def check_size(found: dict[str, Content], limit: int = LIMIT) -> None:
         raise UsageFault(
             "build/context-size",
             f"The code has {total / 2**20:.1f} MiB, a build takes {limit / 2**20:.0f} MiB; largest: {named}.",
-            "Name what is no code in a .dhignore file beside the function.",
+            "Name what is not code in a .dhignore file beside the function.",
         )
 
 

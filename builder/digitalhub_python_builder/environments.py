@@ -153,7 +153,7 @@ class Asked:
         ]
 
     def text(self, lines: Sequence[str]) -> str:
-        """What uv reads: options that are no index's, and lines with their hashes."""
+        """What uv reads: options that are not those of an index, and lines with their hashes."""
         allowed = self.users.allowed
         rows = [name for name, value in self.users.options if name in ("--no-index", "--pre")]
         for line in lines:

@@ -76,7 +76,7 @@ def find_interpreter(version: str, environ: Mapping[str, str]) -> Path:
         environ: its PATH is searched; uv's own interpreters and settings count too.
 
     Raises:
-        EnvironmentFault: there is none; the message lists those that there are.
+        EnvironmentFault: it was not found; the message lists those that were.
     """
     own = Path(getattr(sys, "_base_executable", "") or sys.executable)
     if version == _own_version() and own.exists():

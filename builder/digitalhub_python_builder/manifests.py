@@ -71,7 +71,7 @@ def read_configuration(data: bytes) -> dict[str, Any]:
     """The configuration of an image: `os`, `architecture`, `rootfs.diff_ids`, and `config` where there is one.
 
     Raises:
-        EnvironmentFault: it is none.
+        EnvironmentFault: it is not one.
     """
     content = _object(data, "its configuration")
     rootfs = content.get("rootfs")
@@ -136,7 +136,7 @@ def _entry(value: Any) -> dict[str, Any]:
 
 def _descriptor(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise unsafe("its manifest is no image's")
+        raise unsafe("its manifest is not an image's")
     if not _is_digest(value.get("digest")):
         raise unsafe(f"{what} has no proper digest")
     size = value.get("size")

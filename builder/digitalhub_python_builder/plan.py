@@ -148,7 +148,7 @@ def make_plan(
     if platform not in PLATFORMS:
         raise UsageFault("build/platform", f"The platform {platform!r} is not known.", f"Use one of {', '.join(PLATFORMS)}.")  # fmt: skip
     if not _IMAGE.fullmatch(base_image):
-        raise UsageFault("build/base-image", f"{base_image!r} is no reference of an image.", "Write e.g. python:3.11-slim.")  # fmt: skip
+        raise UsageFault("build/base-image", f"{base_image!r} is not a reference of an image.", "Write e.g. python:3.11-slim.")  # fmt: skip
     password = redact(index_url) != index_url
     return Plan(
         base_image=base_image,

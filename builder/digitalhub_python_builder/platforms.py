@@ -24,7 +24,7 @@ def read_platforms(text: str) -> tuple[str, ...]:
     """The platforms of a list with commas, each once, in its order.
 
     Raises:
-        UsageFault: one is not known, or there is none.
+        UsageFault: one is not known, or the list is empty.
     """
     found = tuple(dict.fromkeys(one.strip() for one in text.split(",")))
     for one in found:

@@ -45,7 +45,7 @@ def parse(text: str) -> Reference:
     """Take the name of an image apart.
 
     Raises:
-        UsageFault: it is none.
+        UsageFault: it is not one.
     """
     rest, _, digest = text.partition("@")
     first, slash, after = rest.partition("/")
@@ -56,7 +56,7 @@ def parse(text: str) -> Reference:
     if not valid or rest.endswith(":") or (digest and not re.fullmatch(r"sha256:[0-9a-f]{64}", digest)):  # fmt: skip
         raise UsageFault(
             "build/reference",
-            f"{text!r} is no name of an image.",
+            f"{text!r} is not a name of an image.",
             "Write it as registry:5000/name:tag, in lower case but for the tag.",
         )
     return Reference(repository, registry, tag, digest)

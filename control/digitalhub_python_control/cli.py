@@ -237,7 +237,7 @@ def _program(name: str) -> str:
     """The path of a program; beside our own interpreter where PATH does not have it.
 
     Raises:
-        UsageFault: there is none.
+        UsageFault: it was not found.
     """
     found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
     if found is None:

@@ -112,7 +112,7 @@ class Client:
         """A run by its id, a beginning of it that no other has, its key, or `last`.
 
         Raises:
-            UsageFault: usage/run, when there is none, or several.
+            UsageFault: usage/run, when none or several match.
         """
         identity = name.rsplit("/", 1)[-1].rpartition(":")[2]
         if name.startswith("store://"):

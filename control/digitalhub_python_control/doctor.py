@@ -209,7 +209,7 @@ def _server(settings: ControlSettings) -> Result:
         return Result(
             "server",
             "fail",
-            f"down, and port {settings.port} of {settings.host} cannot be had: {exc.strerror}.",
+            f"down, and port {settings.port} of {settings.host} cannot be opened: {exc.strerror}.",
             "Set DHPY_PORT to a free port, or to 0 for any.",
         )
     return Result("server", "ok", f"down; port {settings.port} is free")

@@ -289,7 +289,7 @@ def _watch(look: Any) -> None:
 
 
 def _stored(client: Client, key: str) -> dict[str, Any]:
-    """What is known of a stored output; `key` alone where it is no entity that is there."""
+    """What is known of a stored output; `key` alone where it is not an entity that is there."""
     one: dict[str, Any] = {"key": key}
     if not key.startswith("store://"):
         return one

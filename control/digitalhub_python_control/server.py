@@ -126,7 +126,7 @@ def listening(settings: ControlSettings) -> Iterator[socket.socket]:
     """A listening socket on the settings' address.
 
     Raises:
-        PlatformFault: the address is taken, or is none of this machine.
+        PlatformFault: the address is taken, or does not belong to this machine.
     """
     asked = bool(settings.environ.get("DHPY_PORT", "").strip())
     try:

@@ -94,7 +94,7 @@ FORMS: dict[str, Form] = {
     "no-binary": txt("--no-binary six\nsix\n", refused="--allow-sdist"),
     "editable folder": Form("requirements.txt", {"requirements.txt": "-e ./lib\n", **LIB}, has=("my-lib==1.0+local.1", "six==")),
     "editable of itself": Form("requirements.txt", {"requirements.txt": "-e .\nidna==3.7\n", "pyproject.toml": LIB["lib/pyproject.toml"], "my_lib.py": ""}, has=("my-lib==1.0+local.1", "idna==3.7")),
-    "folder that is no project": Form("requirements.txt", {"requirements.txt": "./lib\n", "lib/x.py": ""}, refused="pyproject.toml"),
+    "folder that is not a project": Form("requirements.txt", {"requirements.txt": "./lib\n", "lib/x.py": ""}, refused="pyproject.toml"),
     "URL of a wheel": txt(f"{SIX_WHEEL}\n", has=("six @ https://",)),
     "git by egg": txt("git+file://HERE/repo#egg=my-lib\n", has=("my-lib==1.0+local.1",), repository=True),
     "git with a token": txt("my-lib @ git+https://ghp_0123@host.invalid/lib.git\n", refused="${GIT_TOKEN}", code="environment/credential"),

@@ -60,7 +60,7 @@ def test_every_path_but_health_is_closed(locked: Plane) -> None:
         for path in ("/s3", "/s3/", "/s3/bkt", "/s3/bkt/x", "/s3/../api/v1/projects"):
             url = httpx.URL(locked.settings.url).copy_with(raw_path=path.encode())
             assert http.get(url).status_code in (401, 403), path
-        # Basic credentials are no signature.
+        # Basic credentials are not a signature.
         assert http.get("/s3/bkt", auth=("ada", "pass:wörd")).status_code == 403
 
 

@@ -167,11 +167,11 @@ def test_a_state_that_the_sdks_could_not_read_is_refused(plane: Plane) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"{", "no JSON"),
+        (b"{", "not JSON"),
         (b"[1]", "object"),
         (b'"x"', "object"),
         (b"", "object"),
-        (b"\xff\xfe", "no JSON"),
+        (b"\xff\xfe", "not JSON"),
         (b"[" * 100_000, "nested"),
         (b'{"a": ' + b"9" * 5000 + b"}", ""),
     ],

@@ -183,7 +183,7 @@ def test_a_function_of_a_cell_and_a_notebook_run_on_the_platform(script: Script)
             import json, linecache
             from pathlib import Path
             from digitalhub_runtime_python.errors import Fault
-            # As IPython does it: the cell's text is known by a name that is no file's.
+            # As IPython does it: the cell's text is known by a name that is not a file's.
             cell = "import math\\nBASE = 4\\ndef clean(n: int) -> float:\\n    return math.sqrt(n) + BASE\\n"
             linecache.cache["<cell 1>"] = (len(cell), None, cell.splitlines(True), "<cell 1>")
             exec(compile(cell, "<cell 1>", "exec"), globals())

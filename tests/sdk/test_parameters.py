@@ -113,9 +113,21 @@ def test_the_platform_gets_every_parameter_and_gives_it_back(script: Script) -> 
         ("serve", {"service_type": "Ingress"}, "service_type"),
         ("build", {"instructions": "apt-get"}, "instructions"),
         ("job", {"parameters": [1]}, "parameters"),
-        ("job", {"parameters": {"x": object()}}, "parameters['x'] is no JSON value, but a object"),
-        ("job", {"init_parameters": {"x": [{"y": {1}}]}}, "init_parameters['x'] is no JSON value"),
-        ("job", {"inputs": {"di": "table"}}, "The input 'di' is 'table', which is no entity key"),
+        (
+            "job",
+            {"parameters": {"x": object()}},
+            "parameters['x'] is not a JSON value, but a object",
+        ),
+        (
+            "job",
+            {"init_parameters": {"x": [{"y": {1}}]}},
+            "init_parameters['x'] is not a JSON value",
+        ),
+        (
+            "job",
+            {"inputs": {"di": "table"}},
+            "The input 'di' is 'table', which is not an entity key",
+        ),
         ("job", {"inputs": {"di": 3}}, "The input 'di' is a int"),
         ("serve", {"local_execution": True}, "'serve' cannot be executed locally"),
         ("build", {"local_execution": True}, "'build' cannot be executed locally"),
@@ -158,7 +170,7 @@ def test_an_unknown_action_lists_those_that_exist() -> None:
         ({"handler": "g"}, "main.py has no function 'g'. It defines f."),
         ({"handler": "ff"}, "Did you mean 'f'?"),
         ({"init_function": "setup"}, "no function 'setup'"),
-        ({"code": "def f(:\n"}, "main.py is no valid Python"),
+        ({"code": "def f(:\n"}, "main.py is not valid Python"),
         ({"code": None}, "The function has no code"),
         ({"base64": "QUJD"}, "Both code and base64"),
         ({"code": None, "base64": "%%%"}, "base64 does not hold text"),
@@ -305,7 +317,7 @@ def test_a_near_file_is_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_what_is_neither_python_nor_zip_nor_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_text("no zip")
     (tmp_path / "x.txt").write_text("{}")
-    with pytest.raises(Fault, match="is no zip archive"):
+    with pytest.raises(Fault, match="is not a zip archive"):
         source.read_code({"code_src": str(tmp_path / "x.zip"), "handler": "f"})
     with pytest.raises(Fault, match=r"is no \.py file, no \.ipynb, no \.zip and no folder"):
         source.read_code({"code_src": str(tmp_path / "x.txt"), "handler": "f"})

@@ -182,7 +182,7 @@ def request_bytes(body: bytes = b"", path: str = "/", **headers: str) -> bytes:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
+    """Whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

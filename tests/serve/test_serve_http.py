@@ -240,7 +240,7 @@ MALFORMED = {
     "a zero byte": b"GET / HTTP/1.1\r\nX: a\x00b\r\n\r\n",
     "two lengths": b"POST / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc",
     "a negative length": b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\nabc",
-    "a length that is no number": b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\nabc",
+    "a length that is not a number": b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\nabc",
     "a length without end": b"POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
     "length and chunks": b"POST / HTTP/1.1\r\nContent-Length: 3\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -249,7 +249,7 @@ MALFORMED = {
     b"2\r\nabcdef\r\n0\r\n\r\n",
     "a chunk without a size that nobody asked for": b"POST / HTTP/1.1\r\nExpect: 100-continue\r\n"
     b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
-    "a path that is no URL": b"GET http://[::1 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a path that is not a URL": b"GET http://[::1 HTTP/1.1\r\nHost: x\r\n\r\n",
     "a path that is not ASCII": b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
     "a tunnel": b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n",
 }

@@ -99,7 +99,7 @@ GOOD = {
     "a query with another question mark": (head("GET /a?b?c HTTP/1.1"), "/a", b"b?c", b""),
     "an empty query": (head("GET /a? HTTP/1.1"), "/a", b"", b""),
     "percent-encoding": (head("GET /a%20b%2Fc%C3%A9 HTTP/1.1"), "/a b/cé", b"", b""),
-    "what is no percent-encoding": (head("GET /100%zz HTTP/1.1"), "/100%zz", b"", b""),
+    "what is not a percent-encoding": (head("GET /100%zz HTTP/1.1"), "/100%zz", b"", b""),
     "an absolute target": (head("GET http://x/a?b HTTP/1.1"), "/a", b"b", b""),
     "an absolute target without a path": (head("GET http://x HTTP/1.1"), "/", b"", b""),
     "an absolute target with a query alone": (head("GET http://x?a=b HTTP/1.1"), "/", b"a=b", b""),

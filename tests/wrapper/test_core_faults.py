@@ -419,7 +419,8 @@ def test_inputs_that_are_no_keys_are_named_with_their_argument(
         assert outcome.exit_status == 12, outcome.status
         assert outcome.status["error"]["code"] == "arguments/input"
         assert (
-            f"'data': The input {value!r} is no entity key." in outcome.status["error"]["message"]
+            f"'data': The input {value!r} is not an entity key."
+            in outcome.status["error"]["message"]
         )
 
 
@@ -430,7 +431,7 @@ def test_an_input_that_does_not_exist_is_named(platform: MoodyPlatform, tmp_path
     settings = platform.settings(tmp_path)
     outcome = run_job(CoreHub(settings), settings)
     assert outcome.exit_status == 12
-    assert f"'data': The input {key!r} cannot be had" in outcome.status["error"]["message"]
+    assert f"'data': The input {key!r} cannot be loaded" in outcome.status["error"]["message"]
 
 
 def test_a_run_spec_is_what_the_platform_sends(platform: MoodyPlatform, tmp_path: Path) -> None:

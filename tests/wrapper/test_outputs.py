@@ -196,7 +196,7 @@ def test_a_pydantic_model_that_has_no_json_form_is_stored_otherwise(tmp_path: Pa
         thing: object
 
     assert json_form(Model(thing=1)).value == {"thing": 1}  # type: ignore[union-attr]
-    assert json_form(Model) is None, "a class is no value"
+    assert json_form(Model) is None, "a class is not a value"
 
 
 @pytest.mark.parametrize(

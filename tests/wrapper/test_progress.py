@@ -83,7 +83,7 @@ def test_a_platform_in_trouble_costs_the_run_nothing(tmp_path: Path, mood: Any) 
     with moody_platform(run_entity(code)) as platform:
         platform.moods = [None, mood]
         process = start(platform, tmp_path)
-        # The mood may meet the report instead, where a 404 is no trouble that passes.
+        # The mood may meet the report instead, where a 404 is not a trouble that passes.
         assert process.wait(PATIENCE) in ((0, 14) if mood == 404 else (0,)), process.communicate()
         process.communicate()
         if process.returncode == 0:

@@ -92,7 +92,7 @@ def _copy_data(reader: int, writer: int) -> None:
 
 
 def _data(reader: int, at: int, size: int) -> tuple[int, int]:
-    """The next part of a file that is no hole."""
+    """The next part of a file that is not a hole."""
     with contextlib.suppress(AttributeError):  # a system that knows no holes
         try:
             start = os.lseek(reader, at, os.SEEK_DATA)

@@ -34,7 +34,7 @@ def quota(groups: Path = _CGROUPS) -> float | None:
     for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
         try:
             words = " ".join((groups / name).read_text("ascii") for name in files).split()
-            allowed, period = (int(word) for word in words)  # "max" is no number: no limit
+            allowed, period = (int(word) for word in words)  # "max" is not a number: no limit
         except (OSError, ValueError):
             continue
         if allowed > 0 and period > 0:  # -1: no limit

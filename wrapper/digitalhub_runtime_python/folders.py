@@ -35,7 +35,7 @@ def plain(path: Path, name: str, place: Path, own: Path) -> Path:
 
     Raises:
         OutputFault: nothing is there; or it is, or holds, what cannot be stored (a link that leads
-            nowhere or back, a FIFO, a socket, a device, a name that is no text); the message names it.
+            nowhere or back, a FIFO, a socket, a device, a name that is not text); the message names it.
     """
     shown, path, refuse = path, path.absolute(), partial(_refused, name)
     if not os.path.lexists(path):
@@ -114,7 +114,7 @@ def _mode(path: Path, shown: Path, refuse: Refuse) -> int:
         str(shown).encode()
         mode = path.stat().st_mode
     except UnicodeEncodeError:
-        raise refuse(shown, "has a name that is no text") from None
+        raise refuse(shown, "has a name that is not text") from None
     except OSError as exc:
         if path.is_symlink() and exc.errno == errno.ENOENT:
             raise refuse(

@@ -37,7 +37,7 @@ def check_handler_exists(text: bytes, given: Mapping[str, Any], python_version: 
         line = getattr(exc, "lineno", None)
         raise HandlerFault(
             "handler/syntax",
-            f"{name} is no valid Python: {getattr(exc, 'msg', exc)}{f' (line {line})' if line else ''}.",
+            f"{name} is not valid Python: {getattr(exc, 'msg', exc)}{f' (line {line})' if line else ''}.",
             "Correct it; nothing was created.",
         ) from exc
     defined = _defined(module)

@@ -30,7 +30,7 @@ def configure(level: str = "INFO", form: str = "text", stream: TextIO | None = N
     `logging.basicConfig()` into nothing.
 
     Raises:
-        ValueError: `level` is no level of logging.
+        ValueError: `level` is not a level of logging.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JSONLines() if form == "json" else _Text("%(message)s"))

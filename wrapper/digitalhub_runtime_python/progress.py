@@ -51,7 +51,7 @@ class Progress:
         return None if self._said is None else self._hide(self._said)
 
     def say(self, done: Any = None, total: Any = None, text: Any = "") -> None:
-        """Note a value; it is told as soon as the platform takes one. Never raises, never waits."""
+        """Note a value; it is reported as soon as the platform takes one. Never raises, never waits."""
         # A process that the handler forked has no such thread, and perhaps a lock that nobody opens.
         if self._over.is_set() or os.getpid() != self._process:
             return

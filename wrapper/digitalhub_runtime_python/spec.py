@@ -66,7 +66,7 @@ class SourceSpec:
         """Read `spec.source` of the platform's JSON; keys that are not known are left out.
 
         Raises:
-            UsageFault: usage/shape, a part of it is no text; the message names the part.
+            UsageFault: usage/shape, a part of it is not text; the message names the part.
         """
         obj = obj or {}
         return cls(**{f.name: _text(obj.get(f.name), f"source.{f.name}") for f in fields(cls)})

@@ -61,7 +61,7 @@ def _write(write: Callable[[], Any], path: Path) -> str | None:
         write()
     except BaseException as exc:
         path.unlink(missing_ok=True)
-        # polars panics, with a class that is no Exception, on columns of Python objects.
+        # polars panics, with a class that is not an Exception, on columns of Python objects.
         refused = isinstance(exc, Exception) or type(exc).__name__ == "PanicException"
         if not refused or isinstance(exc, (OSError, MemoryError)):
             raise
@@ -72,7 +72,7 @@ def _write(write: Callable[[], Any], path: Path) -> str | None:
 
 @contextlib.contextmanager
 def _storable_attrs(value: Any, name: str) -> Iterator[None]:
-    """Without those of a frame's `attrs` that are no JSON: pandas would store none of it for them."""
+    """Without those of a frame's `attrs` that are not JSON: pandas would store none of it for them."""
     attrs = getattr(value, "attrs", None) or {}
     lost = [key for key, item in attrs.items() if not _is_json({key: item})]
     if lost:
@@ -124,7 +124,7 @@ def describe_table(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             columns = [(f.name, str(f.type)) for f in file.schema_arrow]
             rows = file.metadata.num_rows
             head = _head(file, columns)
-    except Exception as exc:  # noqa: BLE001 - a file of the user's that is no parquet, whatever its name
+    except Exception as exc:  # noqa: BLE001 - a file of the user's that is not Parquet, whatever its name
         logger.warning("%s cannot be read as Parquet: %s", path.name, exc)
         return {}, {}
     schema = {"fields": [{"name": n, "type": _field_type(t)} for n, t in columns]}
@@ -136,7 +136,7 @@ def describe_table(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _head(file: Any, columns: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    """The first rows, by column; none where a value is no Python object (the year 300000, say)."""
+    """The first rows, by column; none where a value is not a Python object (the year 300000, say)."""
     try:
         batch = next(file.iter_batches(batch_size=PREVIEW_ROWS), None)
         values = (

@@ -106,7 +106,7 @@ class BuildEngine(Protocol):
             platform: for which one, where the engine keeps images of several.
 
         Raises:
-            EnvironmentFault: it cannot be had.
+            EnvironmentFault: it is neither here nor can it be pulled.
         """
         ...
 
@@ -143,7 +143,7 @@ def load(name: str, environ: Mapping[str, str]) -> BuildEngine:
     """The engine of that name.
 
     Raises:
-        UsageFault: there is none; the message lists those that there are.
+        UsageFault: it does not exist; the message lists those that do.
     """
     if name not in ENGINES:
         raise UsageFault(
@@ -166,7 +166,7 @@ def choose(
         without: engines that are not looked for.
 
     Raises:
-        EnvironmentFault: there is none; the message says which were looked for and why each is out.
+        EnvironmentFault: none was found; the message says which were looked for and why each is out.
     """
     looked = []
     for one in [name] if name else [one for one in ENGINES if one not in without]:
@@ -200,7 +200,7 @@ def choose(
 
 
 def base_fault(reference: str, why: str) -> EnvironmentFault:
-    """The fault for an image that cannot be had, a base or a function's own."""
+    """The fault for an image that is not available, a base or a function's own."""
     return EnvironmentFault(
         "build/base-image-missing",
         f"The image {reference} is not on this machine and cannot be pulled: {_short(why)}",

@@ -60,7 +60,7 @@ class NativeEngine:
         platform = platform or "linux/amd64"
         base = self.base(reference, platform, log)
         if FILES.fullmatch(reference):
-            # Named by what it is: where it lies is no part of a plan.
+            # Named by what it is: where it lies is not a part of a plan.
             reference = f"oci@{base.config_digest}"
             base = dataclasses.replace(base, reference=reference)
             self._bases[reference, platform] = base

@@ -168,7 +168,9 @@ def unpack_layout(file: Path, folder: Path) -> None:
                     with source, (folder / name).open("wb") as target:
                         shutil.copyfileobj(source, target, 1 << 20)
     except (OSError, tarfile.TarError) as exc:
-        raise _missing(str(file), f"it is no archive of a layout ({type(exc).__name__})") from exc
+        raise _missing(
+            str(file), f"it is not an archive of a layout ({type(exc).__name__})"
+        ) from exc
 
 
 def from_archive(file: Path) -> Found:
@@ -185,7 +187,7 @@ def from_archive(file: Path) -> Found:
             sizes = [tar.getmember(name).size for name in names]
     except (OSError, tarfile.TarError, ValueError, KeyError, IndexError, TypeError) as exc:
         raise _missing(
-            str(file), f"it is no archive of docker save ({type(exc).__name__})"
+            str(file), f"it is not an archive of docker save ({type(exc).__name__})"
         ) from exc
 
     @contextlib.contextmanager
@@ -193,7 +195,7 @@ def from_archive(file: Path) -> Found:
         with tarfile.open(file) as tar:
             member = tar.extractfile(str(layer["name"]))
             if member is None:
-                raise unsafe(f"{file} names the layer {layer['name']}, which is no file")
+                raise unsafe(f"{file} names the layer {layer['name']}, which is not a file")
             with member:
                 yield member
 
@@ -345,7 +347,7 @@ def _layers(content: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
 
 def _blob_path(folder: Path, digest: str) -> Path:
     if not DIGEST.fullmatch(digest):
-        raise unsafe(f"{digest[:80]!r} is no digest")
+        raise unsafe(f"{digest[:80]!r} is not a digest")
     return folder / "blobs" / "sha256" / digest[7:]
 
 
@@ -353,7 +355,7 @@ def _member(tar: tarfile.TarFile, name: str) -> bytes:
     member = tar.getmember(name)
     file = tar.extractfile(member)
     if file is None or member.size > _CONFIG_LIMIT:
-        raise unsafe(f"{name} of the archive is no file, or too large")
+        raise unsafe(f"{name} of the archive is not a file, or too large")
     return file.read()
 
 

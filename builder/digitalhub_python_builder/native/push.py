@@ -64,7 +64,7 @@ def _push(
     lacking = [described for one, described in sorted(blobs.items()) if one not in known]
     place = functools.partial(_place, base, store, registry, target, log)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        # All are waited for, so that nothing is still sent when the fault is told.
+        # All are waited for, so that nothing is still sent when the fault is reported.
         for done in [pool.submit(place, described) for described in lacking]:
             done.result()
     if "manifests" in content or attached:

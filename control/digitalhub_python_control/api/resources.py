@@ -22,7 +22,7 @@ def find(call: Call, plural: str, identity: str | None = None) -> Entity:
     """The entity that the address names.
 
     Raises:
-        Refusal: there is none (404).
+        Refusal: it was not found (404).
     """
     entity = call.store.get(plural, call.project, call.id if identity is None else identity)
     if entity is None:

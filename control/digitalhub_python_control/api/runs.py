@@ -125,7 +125,7 @@ def put(call: Call) -> Response:
 def stop(call: Call) -> Json:
     """POST …/stop: stores that the run shall stop; the reconciler sees to it.
 
-    A run that has ended stays as it is: asking twice is no error, as in Core.
+    A run that has ended stays as it is: asking twice is not an error, as in Core.
     """
     run = find(call, "runs")
     record = call.store.get_run_record(run["project"], run["id"])

@@ -80,7 +80,7 @@ def _filter(text: str) -> list[ColumnElement[bool]]:
     """One `fq`: `field:x`, `field:"x"`, `field:(a OR b)`, `field:(a AND b)`, `field:[from TO to]`."""
     found = _FILTER.fullmatch(text.strip())
     if not found:
-        raise Refusal(400, f"The filter {text[:80]!r} is none. Write field:value.")
+        raise Refusal(400, f"{text[:80]!r} is not a filter. Write field:value.")
     field, value = found.group(1), plain(found.group(2).strip())
     field = field.partition("metadata.")[2] or field
     if field in ("created", "updated"):
@@ -120,7 +120,7 @@ def _range(field: str, value: str) -> list[ColumnElement[bool]]:
     """`[from TO to]`, both included; `*` is open."""
     found = _RANGE.fullmatch(value)
     if not found:
-        raise Refusal(400, f"The range {value[:80]!r} is none. Write {field}:[from TO to].")
+        raise Refusal(400, f"{value[:80]!r} is not a range. Write {field}:[from TO to].")
     start, end = found.groups()
     column = entities.c[field]
     conditions: list[ColumnElement[bool]] = []

@@ -150,14 +150,14 @@ def parse_json(content: bytes) -> Any:
     """A request's body as JSON; None where there is none.
 
     Raises:
-        Refusal: it is no JSON (400).
+        Refusal: it is not JSON (400).
     """
     if not content.strip():
         return None
     try:
         return read_json(content, ENTITY)
     except ValueError as exc:
-        raise Refusal(400, f"The body is no JSON: {exc}.") from None
+        raise Refusal(400, f"The body is not JSON: {exc}.") from None
 
 
 async def read_body(request: Request) -> bytes:

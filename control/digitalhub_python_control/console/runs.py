@@ -169,7 +169,7 @@ def read_object(text: str, what: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as exc:
-        raise Refusal(400, f"{what} are no JSON: {exc}. Go back and mend them.") from None
+        raise Refusal(400, f"{what} are not JSON: {exc}. Go back and mend them.") from None
     if not isinstance(value, dict):
         raise Refusal(400, f"{what} must be a JSON object: names and their values.")
     return value
@@ -191,7 +191,7 @@ def _since(text: str) -> int:
     try:
         return int(datetime.datetime.fromisoformat(text).timestamp() * 1_000_000)
     except (ValueError, OverflowError):
-        raise Refusal(400, f"{text!r} is no time. Write it as 2026-01-31T12:00.") from None
+        raise Refusal(400, f"{text!r} is not a time. Write it as 2026-01-31T12:00.") from None
 
 
 def _steps(run: Entity) -> list[dict[str, Any]]:

@@ -84,7 +84,7 @@ def read_form(content: bytes) -> dict[str, list[str]]:
     """A form's fields, empty ones too.
 
     Raises:
-        Refusal: it is no form, or has too many fields (400).
+        Refusal: it is not a form, or has too many fields (400).
     """
     try:
         return parse_qs(content.decode(), keep_blank_values=True, max_num_fields=5000)

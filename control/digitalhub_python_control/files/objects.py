@@ -158,7 +158,7 @@ class Objects:
         delimiter count as one.
 
         Raises:
-            ValueError: the token is none of ours.
+            ValueError: the token is not one of ours.
         """
         start = _from(prefix)
         if token or start_after:

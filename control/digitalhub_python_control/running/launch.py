@@ -60,7 +60,7 @@ def check_action(spec: RunSpec, name: str, engine: RunEngine) -> None:
     """Refuse what the engine of that name cannot do.
 
     Raises:
-        UsageFault: the message says what it can, and where else the action can be had.
+        UsageFault: the message says what it can, and where else the action can run.
     """
     if spec.action in engine.actions:
         return

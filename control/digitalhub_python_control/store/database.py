@@ -127,7 +127,7 @@ def connect(url: str) -> Engine:
     """An engine on `url` whose tables exist.
 
     Raises:
-        UsageFault: the URL is none, or its driver is not installed.
+        UsageFault: it is not a URL, or its driver is not installed.
         PlatformFault: the database cannot be opened, is corrupt, or is another program's.
     """
     try:

@@ -217,7 +217,7 @@ def check_state(state: object) -> None:
     """Refuse a state that the SDKs could not read back.
 
     Raises:
-        UsageFault: it is none of the 22.
+        UsageFault: it is not one of the 22.
     """
     if state not in SDK_STATES:
         raise UsageFault(

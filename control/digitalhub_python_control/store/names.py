@@ -52,7 +52,7 @@ def parse_reference(value: object, what: str) -> tuple[str, str, str, str | None
     if not found:
         raise UsageFault(
             "usage/key",
-            f"The {what} {str(value)[:120]!r} is no reference.",
+            f"The {what} {str(value)[:120]!r} is not a reference.",
             "Write it like python://project/name:id.",
         )
     kind, project, name, identity = found.groups()

@@ -51,7 +51,7 @@ def listing(
     """Selects `seq` of the entities that a list request asks for.
 
     Raises:
-        UsageFault: `created` or `updated` is no range of instants.
+        UsageFault: `created` or `updated` is not a range of instants.
     """
     conditions, wanted = visible(plural, project), conditions_of(plural, filters)
     if all_versions:
@@ -81,7 +81,7 @@ def conditions_of(plural: str, filters: Mapping[str, str]) -> list[ColumnElement
     states, with commas; `id` the beginning of an id.
 
     Raises:
-        UsageFault: a run's `state` is none of those that there are.
+        UsageFault: a run's `state` is not one that exists.
     """
     if any(plain(value) != value for value in filters.values()):
         return [false()]  # no stored text has it, and PostgreSQL would refuse it

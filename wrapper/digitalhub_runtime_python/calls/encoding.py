@@ -20,7 +20,7 @@ def encode_text(text: str) -> bytes:
     except UnicodeEncodeError as exc:
         raise OutputFault(
             "outputs/not-encodable",
-            f"The function returned text that is no Unicode: {exc.reason} at {exc.start}.",
+            f"The function returned text that is not Unicode: {exc.reason} at {exc.start}.",
             "Decode bytes with errors='replace', or return them as bytes.",
         ) from exc
 

@@ -210,7 +210,7 @@ async def _anext(stream: AsyncIterator[Any]) -> Any:
 
 
 def _driven(stream: Any, loop: asyncio.AbstractEventLoop) -> Iterator[Any]:
-    """An async generator as a plain one, for a function that is no coroutine and returns one."""
+    """An async generator as a plain one, for a function that is not a coroutine and returns one."""
     try:
         while (chunk := loop.run_until_complete(_anext(stream))) is not _END:
             yield chunk

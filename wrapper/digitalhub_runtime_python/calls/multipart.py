@@ -31,7 +31,7 @@ class Part:
 
 
 def parse(content_type: str, raw: bytes) -> list[Part]:
-    """The parts of a form; none for a body that is no form.
+    """The parts of a form; none for a body that is not a form.
 
     Raises:
         nuclio_sdk.ExceptionWithResponse: the body is not what its content type says; answered with 400.
@@ -107,6 +107,6 @@ def _text(value: bytes) -> str:
 
 def _refused(why: str) -> Exception:
     error: Exception = nuclio_sdk.ExceptionWithResponse(
-        400, f"The body is no multipart form: {why}.\n"
+        400, f"The body is not a multipart form: {why}.\n"
     )
     return error

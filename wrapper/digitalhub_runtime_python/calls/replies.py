@@ -234,7 +234,7 @@ def status_of(value: Any) -> int:
     """A Response's status_code as an int from 200 to 599; None is 200.
 
     Raises:
-        OutputFault: it is none.
+        OutputFault: it is not one.
     """
     try:
         status = 200 if value is None else int(value)

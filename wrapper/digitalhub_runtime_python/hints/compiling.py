@@ -335,7 +335,7 @@ _BASES = (str, int, float, bytes, list, dict, set, frozenset, tuple, collections
 
 
 def _protocol(cls: Any) -> Converter | None:
-    """A Protocol is no data type: nothing to convert to, and mostly nothing to compare with."""
+    """A Protocol is not a data type: nothing to convert to, and mostly nothing to compare with."""
     if all(base.__name__ != "Protocol" for base in cls.__bases__):
         return None
 

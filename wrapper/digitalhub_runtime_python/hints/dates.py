@@ -25,7 +25,7 @@ def date_from(text: str) -> datetime.date:
     """A date: `2026-01-31`, `20260131`, `2026-W05-6`, `2026-031`.
 
     Raises:
-        ValueError: it is none; so do the others here.
+        ValueError: it is not one; so do the others here.
     """
     return _date(_matched(_DATE_TEXT, text, "a date such as 2026-01-31"))
 

@@ -197,7 +197,7 @@ def _cast(numpy: Any, given: Any, element: Any) -> Any:
     if given.dtype.kind == "O" and all(v is None or _is_number(v) for v in given.flat):
         given = numpy.asarray(
             given.tolist(), dtype=float
-        )  # null is no number, as in JSON of a frame
+        )  # null is not a number, as in JSON of a frame
     target = _dtype(numpy, element)
     allowed = _WIDENS.get(target.kind, "")
     if given.dtype.kind not in allowed or (given.dtype.kind == "b" and target.kind != "b"):
@@ -229,7 +229,7 @@ def _dtype(numpy: Any, element: Any) -> Any:
 
 
 def _number(numpy: Any, cls: Any) -> Converter:
-    """A scalar: made of what is of its own kind, so that 5.7 is no int8, nor "x" a true bool_."""
+    """A scalar: made of what is of its own kind, so that 5.7 is not an int8, nor "x" a true bool_."""
     name = cls.__name__
 
     def convert(value: Any, lax: bool) -> Any:

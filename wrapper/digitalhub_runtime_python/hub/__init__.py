@@ -36,7 +36,7 @@ class Hub(Protocol):
             folder: where this input's files go, the run's own; it is made when it is needed.
 
         Raises:
-            ArgumentFault: the key is no key, or nothing is stored under it.
+            ArgumentFault: the key is not a key, or nothing is stored under it.
         """
         ...
 

@@ -218,7 +218,7 @@ class CoreClient:
 
 
 def _finite(value: Any) -> Any:
-    """The same JSON with every number that is none as text: "NaN", "Infinity", "-Infinity"."""
+    """The same JSON with every number that JSON does not know as text: "NaN", "Infinity", "-Infinity"."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):

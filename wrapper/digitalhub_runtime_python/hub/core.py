@@ -210,7 +210,7 @@ def _parse_key(key: Any) -> tuple[str, str, str, str]:
     if len(parts) != 4 or not all(parts):
         raise ArgumentFault(
             "arguments/input",
-            f"The input {key!r} is no entity key.",
+            f"The input {key!r} is not an entity key.",
             "Pass an entity's key, as in inputs={'data': dataitem.key}.",
         )
     name, _, entity_id = parts[3].partition(":")
@@ -219,7 +219,7 @@ def _parse_key(key: Any) -> tuple[str, str, str, str]:
 
 def _no_input(key: str, why: str) -> ArgumentFault:
     return ArgumentFault(
-        "arguments/input", f"The input {key!r} cannot be had: {why}", "Check the key."
+        "arguments/input", f"The input {key!r} cannot be loaded: {why}", "Check the key."
     )
 
 

@@ -74,7 +74,7 @@ class OfflineHub:
         if path is None or not path.exists():
             raise ArgumentFault(
                 "arguments/input",
-                f"The input {key!r} is no file or folder, and this run has no platform to ask.",
+                f"The input {key!r} is not a file or folder, and this run has no platform to ask.",
                 "Without a platform, inputs are local paths.",
             )
         if form == "entity":

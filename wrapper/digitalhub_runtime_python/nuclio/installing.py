@@ -36,7 +36,7 @@ UV_VALUES: dict[str, str] = {
 }  # fmt: skip
 """uv's options with a value -> pip's; empty: left out."""
 _PATIENCE = {"PIP_RETRIES": "1", "PIP_DEFAULT_TIMEOUT": "10"}
-"""Where nobody sets them: an index that is not there is told within seconds."""
+"""Where nobody sets them: an index that is not there is reported within seconds."""
 _USAGE = """This is the DigitalHub runtime's own uv, which calls pip. It answers:
   uv pip install [OPTIONS] -r FILE | REQUIREMENT …
   uv pip list | freeze | show | check | uninstall …

@@ -74,7 +74,7 @@ def _encode(record: dict[str, Any]) -> bytes:
             raw = _pack({**record, "with": spelled(plain)})
         return raw
     except Exception:  # noqa: BLE001 - also what a value's own methods raise
-        # A key that is no text, a loop, a text that is no Unicode: what is logged is not lost.
+        # A key that is not text, a loop, a text that is not Unicode: what is logged is not lost.
         text = record["message"].encode("utf-8", "replace").decode()
         more = {
             _text(key): _shown(value).encode("ascii", "backslashreplace").decode()

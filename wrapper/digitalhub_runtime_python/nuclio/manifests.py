@@ -153,7 +153,7 @@ def _check(deployment: Deployment) -> None:
         if not _NAME.fullmatch(name):
             raise UsageFault(
                 "usage/name",
-                f"The {what} {name!r} is none that Kubernetes takes.",
+                f"The {what} {name!r} is not one that Kubernetes takes.",
                 "Use lower-case letters, digits and -, at most 63.",
             )
     problems = []
@@ -165,7 +165,7 @@ def _check(deployment: Deployment) -> None:
         r"(\d+(\.\d+)?(ms|s|m|h))+", deployment.event_timeout
     ):
         problems.append(
-            f"the event timeout {deployment.event_timeout!r} is no duration such as 30s"
+            f"the event timeout {deployment.event_timeout!r} is not a duration such as 30s"
         )
     for what, quantities in (("request", deployment.requests), ("limit", deployment.limits)):
         for resource_name, value in quantities.items():

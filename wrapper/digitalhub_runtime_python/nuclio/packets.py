@@ -59,7 +59,7 @@ def _envelope(reply: Reply) -> dict[str, Any]:
             content_type = raw_value.decode("latin-1")
         elif raw_name in (NO_ACK, DISCARDED):
             # A boolean under the processor's very spelling, or it acknowledges what is then lost; until 1.12
-            # that was the SDK's, in lower case. What is no text it does not send to a client.
+            # that was the SDK's, in lower case. What is not text it does not send to a client.
             name = raw_name.decode()
             headers[name] = headers[canonical_name(name)] = raw_value.lower() in (b"true", b"1")
         elif raw_name != b"content-length":  # the processor's to say
@@ -84,7 +84,7 @@ def _add(headers: dict[str, Any], name: str, value: str) -> None:
     elif name != "set-cookie":
         headers[name] = f"{headers[name]}, {value}"
     else:
-        # A list of cookies is no cookie. The processor adds one for each spelling of the name.
+        # A list of cookies is not a cookie. The processor adds one for each spelling of the name.
         headers[next(s for s in _spellings(name) if s not in headers)] = value
 
 

@@ -21,7 +21,7 @@ WAKE_UP = 5
 
 
 class Disconnected(Exception):
-    """The processor has closed the line, or sends what is no frame."""
+    """The processor has closed the line, or sends what is not a frame."""
 
 
 class Frames:
@@ -51,7 +51,7 @@ class Frames:
         """The next whole event, or None.
 
         Raises:
-            Disconnected: the length is none that an event can have.
+            Disconnected: an event cannot have that length.
         """
         data = self._data
         if len(data) < 4:

@@ -188,7 +188,7 @@ class Worker:
         try:
             event = self._reader.read(frame)
         except ValueError as exc:
-            self.logger.error_with("The processor sent what is no event", error=str(exc))
+            self.logger.error_with("The processor sent what is not an event", error=str(exc))
             return packets.answer(problem_reply(500, str(exc)))
         if not self._signals.discarding:
             return event

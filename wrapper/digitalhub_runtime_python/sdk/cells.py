@@ -57,7 +57,7 @@ def notebook_text(path: Path) -> str:
     """The code cells of a notebook, one below the other.
 
     Raises:
-        SourceFault: source/notebook, for a file that is no notebook, or a magic, by cell and line.
+        SourceFault: source/notebook, for a file that is not a notebook, or a magic, by cell and line.
     """
     try:
         cells = read_json(path.read_text("utf-8"))["cells"]
@@ -260,7 +260,7 @@ def _has_distribution(top: str) -> bool:
 
 
 def _literal(value: Any) -> str | None:
-    """A constant as text from which it can be made again; None for what is no constant."""
+    """A constant as text from which it can be made again; None for what is not a constant."""
     if isinstance(value, (type, FunctionType)):
         return None
     text = repr(value)

@@ -170,7 +170,7 @@ def _key_of(value: Any, name: str) -> Any:
         shown = f"{key!r}" if isinstance(key, str) else f"a {type(value).__name__}"
         raise ArgumentFault(
             "arguments/input",
-            f"The input {name!r} is {shown}, which is no entity key.",
+            f"The input {name!r} is {shown}, which is not an entity key.",
             "Pass an entity's key, as in inputs={'data': dataitem.key}; plain values go to parameters.",
         )
     return key
@@ -197,7 +197,7 @@ def _check_json(what: str, values: Mapping[str, Any]) -> None:
         except (TypeError, ValueError, RecursionError) as exc:
             raise UsageFault(
                 "usage/parameter",
-                f"{what}[{name!r}] is no JSON value, but a {type(value).__name__} ({exc}).",
+                f"{what}[{name!r}] is not a JSON value, but a {type(value).__name__} ({exc}).",
                 "Log it as a dataitem or an artifact and pass its key in inputs.",
             ) from exc
 

@@ -35,7 +35,7 @@ _VOLUME_KEYS: Mapping[str, tuple[tuple[str, str, str], ...]] = {
 
 
 def version_of(client: Callable[[], Any]) -> Version | None:
-    """Which Core the SDK talks to; `UNKNOWN` where it does not say, None: it is no Core.
+    """Which Core the SDK talks to; `UNKNOWN` where it does not say, None: it is not a Core.
 
     Args:
         client: gets the SDK's client; called only where there is something to ask.

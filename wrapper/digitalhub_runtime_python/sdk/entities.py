@@ -375,7 +375,7 @@ class RunPythonRun(_OwnAttributes, Run):
 
 
 def _read(key: Any, as_key: bool, as_dict: bool) -> Any:
-    """What an entry of a status or a spec names; what is no key (an image's name) is returned as it is."""
+    """What an entry of a status or a spec names; what is not a key (an image's name) is returned as it is."""
     if as_key or not isinstance(key, str) or not key.startswith("store://"):
         return key
     entity = session.get_entity(key)

@@ -113,7 +113,7 @@ def _read_entity(key: str) -> Any:
         return session.get_entity(key)
     except Exception as exc:
         raise ArgumentFault(
-            "arguments/input", f"The input {key!r} cannot be had: {exc}", "Check the key."
+            "arguments/input", f"The input {key!r} cannot be loaded: {exc}", "Check the key."
         ) from exc
 
 

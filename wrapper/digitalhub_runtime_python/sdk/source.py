@@ -229,7 +229,7 @@ def _read_local(
         if not zipfile.is_zipfile(path):
             raise SourceFault(
                 "source/bad-archive",
-                f"{path} is no zip archive.",
+                f"{path} is not a zip archive.",
                 "Pack it again, or pass the folder.",
             )
         return Code(source, path)

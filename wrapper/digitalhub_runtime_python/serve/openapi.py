@@ -155,7 +155,7 @@ def _schema(hint: Any, components: dict[str, Any]) -> dict[str, Any]:
         return {"$ref": f"#/components/schemas/{hint.__name__}"}
     try:
         (found,), parts = msgspec.json.schema_components([hint], ref_template=_REF)
-    except Exception:  # noqa: BLE001 - a hint that is no data type, or one that is broken
+    except Exception:  # noqa: BLE001 - a hint that is not a data type, or one that is broken
         logger.debug("%r has no JSON schema", hint, exc_info=True)
         return {}
     components.update(parts)

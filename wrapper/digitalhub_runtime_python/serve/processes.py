@@ -75,7 +75,7 @@ def send(pid: int, number: int) -> None:
 
 
 def kill_group(pid: int) -> None:
-    """Kill a worker and what it has started; a group that is gone is no error."""
+    """Kill a worker and what it has started; a group that is gone is not an error."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
     # Between its fork and its setpgid a worker is not in its own group yet.

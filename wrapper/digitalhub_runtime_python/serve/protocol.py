@@ -240,7 +240,7 @@ class Connection(asyncio.Protocol):
         if exchange.version not in ("1.1", "1.0"):
             raise BadMessage(400, "The request is not HTTP/1.1.")
         if exchange.method == "CONNECT":
-            raise BadMessage(400, "This is no proxy: there is no CONNECT.")
+            raise BadMessage(400, "This is not a proxy: there is no CONNECT.")
 
     def on_body(self, body: bytes) -> None:
         exchange = self.reading

@@ -49,7 +49,7 @@ def inherited(fd: int) -> socket.socket:
     """A listening socket that the process was started with.
 
     Raises:
-        UsageFault: there is none.
+        UsageFault: no such socket was handed over.
     """
     try:
         listener = socket.socket(fileno=fd)
@@ -58,7 +58,7 @@ def inherited(fd: int) -> socket.socket:
     except OSError as exc:
         raise UsageFault(
             "serve/address",
-            f"DHPY_LISTEN_FD is {fd}, which is no listening socket: {exc}.",
+            f"DHPY_LISTEN_FD is {fd}, which is not a listening socket: {exc}.",
             "Pass one on to this process, or set DHPY_PORT.",
         ) from exc
     listener.setblocking(False)

@@ -114,7 +114,9 @@ def _fetcher(uri: SourceUri) -> Callable[[SourceUri, Path, Settings], Fetched]:
         if uri.scheme == "store":
             hint = "Give the artifact's own path (spec.path, such as s3://…). " + hint
         raise SourceFault(
-            "source/scheme", f"The scheme {uri.scheme}:// of {uri.shown} is no code source.", hint
+            "source/scheme",
+            f"The scheme {uri.scheme}:// of {uri.shown} is not supported for code.",
+            hint,
         )
     module, _, attribute = target.partition(":")
     fetcher: Callable[[SourceUri, Path, Settings], Fetched]

@@ -42,7 +42,7 @@ def extract(path: Path, dest: Path, what: str) -> None:
         what: the source, for messages.
 
     Raises:
-        SourceFault: it is no zip, is damaged or encrypted, leads out of `dest`, or is a bomb.
+        SourceFault: it is not a zip, is damaged or encrypted, leads out of `dest`, or is a bomb.
     """
     budget = transfer.Budget(f"The archive {what}")
     packed = max(path.stat().st_size, 1)

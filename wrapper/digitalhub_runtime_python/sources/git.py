@@ -262,7 +262,7 @@ def _environment(
         SSH_ASKPASS="",
         GIT_ALLOW_PROTOCOL=PROTOCOLS[urlsplit(uri.url).scheme],
         GIT_NO_REPLACE_OBJECTS="1",
-        # A repository above the workspace is none of ours.
+        # A repository above the workspace is not ours.
         GIT_CEILING_DIRECTORIES=str(repository.parent),
     )
     return passed

@@ -47,7 +47,7 @@ FAULTS = (
     (
         r"[Nn]ot found|does not exist|does not appear to be a git repository|error: (404|410)",
         "source/not-found",
-        "does not exist, or is no git repository",
+        "does not exist, or is not a git repository",
         "Check the address; a private one needs GIT_TOKEN.",
     ),
     (
@@ -66,7 +66,7 @@ FAULTS = (
     (
         r"error: 5\d\d|error: 429",
         "source/unavailable",
-        "cannot be had now",
+        "cannot be fetched now",
         "The server is in trouble or busy: try again later.",
     ),
 )

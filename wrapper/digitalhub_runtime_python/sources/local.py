@@ -78,7 +78,7 @@ def carried(folder: Path) -> Iterator[Path]:
 
 def _copy_folder(folder: Path, dest: Path) -> Fetched:
     budget = transfer.Budget(f"The folder {folder}")
-    # The run's own folder can lie below the code's; it is no part of it.
+    # The run's own folder can lie below the code's; it is not a part of it.
     own = dest.resolve()
     found = []
     for path in carried(folder):
@@ -95,7 +95,7 @@ def _copy_folder(folder: Path, dest: Path) -> Fetched:
         elif stat.S_ISREG(mode):
             tree.copy_file(path, target)
         else:
-            log.warning("not copied, for it is no file: %s", path)
+            log.warning("not copied, for it is not a file: %s", path)
     tree.check_links(dest, str(folder))
     return Fetched(dest, None, f"sha256:{tree.tree_digest(dest)}")
 

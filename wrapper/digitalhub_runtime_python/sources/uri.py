@@ -77,7 +77,7 @@ def parse(text: str) -> SourceUri:
     zipped = uri.url.partition("?")[0].lower().endswith(ARCHIVES)
     if scheme.split("+")[0] == "git":
         if archive:
-            raise _malformed(text, "a git repository is no archive: leave zip+ out")
+            raise _malformed(text, "a git repository is not an archive: leave zip+ out")
         return uri
     if uri.subfolder and not (archive or zipped):
         raise _malformed(text, "only an archive or a git repository has a subfolder to choose")
@@ -117,7 +117,7 @@ def _parse_url(text: str, scheme: str, rest: str) -> SourceUri:
     if scheme.split("+")[0] == "git":
         ref, _, subfolder = parts.fragment.partition(":")
         if ref and _BAD_REF.search(ref):
-            raise _malformed(text, "what follows # is no name of a branch, tag or commit")
+            raise _malformed(text, "what follows # is not a name of a branch, tag or commit")
         subfolder, sha256 = _subfolder(text, subfolder), ""
     else:
         ref, (subfolder, sha256) = "", _options(text, parts.fragment)

@@ -49,7 +49,7 @@ def open_store(uri: str, settings: Settings) -> tuple[Any, str]:
     """(the bucket's obstore store, the key in it) of `s3://bucket/key`, `gs://…` or `az://…`.
 
     Raises:
-        PlatformFault: platform/store, when the scheme is no object store's.
+        PlatformFault: platform/store, when the scheme is not an object store's.
     """
     scheme, _, rest = uri.partition("://")
     bucket, _, key = rest.partition("/")
@@ -58,7 +58,7 @@ def open_store(uri: str, settings: Settings) -> tuple[Any, str]:
     except (BaseError, ValueError) as exc:
         raise PlatformFault(
             "platform/store",
-            f"{scheme}://{bucket} is no object store that can be opened: {exc}.",
+            f"{scheme}://{bucket} is not an object store that can be opened: {exc}.",
             "Use s3://bucket with AWS_ENDPOINT_URL and the AWS credentials set.",
         ) from exc
 
@@ -68,7 +68,7 @@ def open_bucket(scheme: str, bucket: str, options: Mapping[str, str]) -> Any:
 
     Raises:
         obstore.exceptions.BaseError: an option is not what it should be.
-        ValueError: the scheme is no object store's.
+        ValueError: the scheme is not an object store's.
     """
     create: Any = from_url  # typed by overloads that know no option as text
     client: dict[str, Any] = {"connect_timeout": "10s", "timeout": "600s"}

@@ -72,7 +72,7 @@ def download(
 
 
 def _client(url: str, environ: Mapping[str, str]) -> urllib3.PoolManager:
-    # Not a context of our own: urllib3 1.26 cannot check an address that is no name with one. Its
+    # Not a context of our own: urllib3 1.26 cannot check an address that is not a name with one. Its
     # own takes the machine's authorities, or those of SSL_CERT_FILE and SSL_CERT_DIR.
     options: dict[str, Any] = {"cert_reqs": "CERT_REQUIRED", "timeout": TIMEOUT}
     proxy = _proxy(url, environ)

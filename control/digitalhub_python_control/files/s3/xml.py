@@ -47,7 +47,7 @@ def parse(body: bytes) -> ET.Element:
     """The root of a request's XML, its namespace taken away.
 
     Raises:
-        S3Error: it is no XML, or declares a document type (which could make it explode).
+        S3Error: it is not XML, or declares a document type (which could make it explode).
     """
     try:
         root = ET.fromstring(body, ET.XMLParser(target=_Plain()))  # noqa: S314

@@ -89,7 +89,7 @@ class RunEngine(Protocol):
 
     Every method is called by the reconciler's workers: never twice at once for one run, but at the same
     time for different ones. A call may take as long as one request to the place takes; what takes
-    minutes belongs into `prepare`. A Fault whose `retry` is true is no fault of the run: the call is
+    minutes belongs into `prepare`. A Fault whose `retry` is true is not a fault of the run: the call is
     repeated after a pause that grows. Any other exception ends the run in ERROR with its message.
     """
 
@@ -115,7 +115,7 @@ class RunEngine(Protocol):
         """Make what a start needs and may take minutes; called in a thread of its own.
 
         Raises:
-            Fault: it cannot be had; the message tells the user what to change.
+            Fault: it cannot be provided; the message tells the user what to change.
         """
         ...
 
@@ -184,7 +184,7 @@ def load(name: str, settings: ControlSettings) -> RunEngine:
     """The engine of that name.
 
     Raises:
-        UsageFault: there is none; the message lists those that there are.
+        UsageFault: it does not exist; the message lists those that do.
     """
     if name not in ENGINES:
         raise UsageFault(

@@ -80,7 +80,7 @@ class Endings:
 
 
 def _open(process: Process) -> int | None:
-    """A pidfd of this very process; None where there is none to be had, or it has ended."""
+    """A pidfd of this very process; None where the system has none, or it has ended."""
     if not hasattr(os, "pidfd_open"):
         return None
     try:

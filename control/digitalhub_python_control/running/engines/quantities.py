@@ -24,7 +24,7 @@ def quantity(text: object, what: str) -> Decimal:
     """A quantity as Kubernetes writes it: `500m`, `1.5Gi`.
 
     Raises:
-        UsageFault: it is none.
+        UsageFault: it is not one.
     """
     match = _QUANTITY.fullmatch(str(text).strip())
     if match is None or match[2] not in _UNITS:

@@ -78,7 +78,7 @@ class Api:
         namespace: empty takes the context's, or the pod's.
 
     Raises:
-        UsageFault: usage/kubeconfig, there is none that can be used.
+        UsageFault: usage/kubeconfig, none was found that can be used.
     """
 
     def __init__(self, context: str = "", namespace: str = "") -> None:

@@ -29,7 +29,7 @@ class Following:
     """The logs of all pods that run.
 
     Args:
-        done: `done(pod)`, the log of an ended pod is complete, or cannot be had.
+        done: `done(pod)`, the log of an ended pod is complete, or is lost.
     """
 
     def __init__(self, api: Api, done: Callable[[Mapping[str, Any]], None]) -> None:

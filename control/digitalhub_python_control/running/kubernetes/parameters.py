@@ -43,7 +43,7 @@ PARAMETERS = {
 """Every spelling of a task's parameter -> its name here."""
 
 _OTHERS = frozenset({"task", "extensions", "workflow", "files"})
-"""Keys of a run's spec that are no parameter of a task, beside those of RunSpec."""
+"""Keys of a run's spec that are not parameters of a task, beside those of RunSpec."""
 
 VOLUMES: Mapping[str, tuple[str, ...]] = {
     "persistent_volume_claim": ("size", "storageClass", "accessModes", "claimName", "subPath"),
