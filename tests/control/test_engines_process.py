@@ -27,7 +27,8 @@ from digitalhub_python_control.running.engines import (
     processes,
 )
 from digitalhub_python_control.running.engines.keepers import Keepers
-from digitalhub_python_control.running.engines.process import hidden_texts, ignored_parameters
+from digitalhub_python_control.running.engines.process import ignored_parameters
+from digitalhub_python_control.running.hiding import forms_of
 from digitalhub_runtime_python.errors import UsageFault
 from digitalhub_runtime_python.spec import PYTHON_VERSIONS
 from digitalhub_runtime_python.states import ENDED
@@ -484,7 +485,7 @@ def test_a_log_that_grows_is_bounded_keeps_its_end_and_says_what_was_dropped(
 
 
 def test_a_secret_that_is_printed_in_pieces_is_not_in_the_log(keepers, order, tmp_path):
-    hidden = hidden_texts({"MINE": "s3cret value"}, ["MINE"])
+    hidden = [form.decode() for form in forms_of({"MINE": "s3cret value"}, ["MINE"])]
     script = (
         "printf 'a s3c'; sleep 0.2; printf 'ret v' >&2; sleep 0.2; printf 'alue\n';"
         "printf 's3cret%%20value s3c'"

@@ -146,6 +146,7 @@ def test_jobs_run_in_containers_with_their_variables_secrets_limits_and_volumes(
             pathlib.Path('/scratch/x').write_text('x')
             limit = next(p for p in map(pathlib.Path, ('/sys/fs/cgroup/memory/memory.limit_in_bytes', '/sys/fs/cgroup/memory.max')) if p.exists())
             print('the job says hello')
+            os.system('printenv TOKEN | tee /proc/self/fd/2 | rev')
             return {'a': a, 'env': os.environ['MODE'], 'secret': len(os.environ['TOKEN']), 'uid': os.getuid(), 'count': count, 'memory': int(limit.read_text())}
     """
     found = plane.script(
@@ -164,6 +165,8 @@ def test_jobs_run_in_containers_with_their_variables_secrets_limits_and_volumes(
         assert state == "COMPLETED", (message, log)
         assert results["output_0"] == {"a": n, "env": "fast", "secret": 12, "uid": 8877, "count": n, "memory": 128 << 20}  # fmt: skip
         assert log.count("the job says hello") == 1
+        assert "hidden-value" not in log
+        assert log.count("•••") == 1
 
 
 def test_requirements_without_a_build_are_put_into_one_image_for_all_functions(
@@ -269,10 +272,10 @@ def test_a_run_survives_a_kill_of_the_control_plane_and_its_log_is_whole(
 ) -> None:
     base_image("3.11", "full")
     code = """
-        import time
+        import os, time
         def f():
             for n in range(40):
-                print(f'line {n}', flush=True)
+                print(f'line {n}', os.environ["MINE"], flush=True)
                 time.sleep(0.1)
             return 'whole'
     """
@@ -282,7 +285,8 @@ def test_a_run_survives_a_kill_of_the_control_plane_and_its_log_is_whole(
     try:
         key = plane.script(
             f"""
-            run = ({_function(code)}).run("job")
+            project.new_secret("MINE", secret_value="value of mine")
+            run = ({_function(code)}).run("job", secrets=["MINE"])
             end = time.time() + 60
             while time.time() < end and run.refresh().status.state != "RUNNING": time.sleep(0.1)
             time.sleep(1)
@@ -306,7 +310,7 @@ def test_a_run_survives_a_kill_of_the_control_plane_and_its_log_is_whole(
         plane.stop()
     assert found[:2] == ["COMPLETED", {"output_0": "whole"}], found
     lines = [line for line in found[2].splitlines() if line.startswith("line ")]
-    assert lines == [f"line {n}" for n in range(40)]
+    assert lines == [f"line {n} •••" for n in range(40)]
 
 
 @pytest.mark.parametrize("user", USERS)

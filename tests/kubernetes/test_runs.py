@@ -7,13 +7,12 @@ from planes import Plane, gone
 
 
 def test_a_job_runs_as_a_pod_and_leaves_nothing_behind(plane: Plane, cluster: Cluster) -> None:
-    run = plane.run(
-        "def main(a):\n    print('hello from', a)\n    return a + 1\n", parameters={"a": 1}
-    )
+    code = "import os\ndef main(a):\n    print('hello from', a, os.environ['DHCORE_ACCESS_TOKEN'])\n    return a + 1\n"
+    run = plane.run(code, parameters={"a": 1})
     status = run.wait("COMPLETED")
     assert status["results"] == {"output_0": 2}
     assert status["pods"][0]["node"] == "node-1"
-    assert "hello from 1" in run.log()
+    assert "hello from 1 •••\n" in run.log()
     gone(cluster, run)
 
 

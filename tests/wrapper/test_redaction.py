@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from walking import run_entity, run_process
 
-from digitalhub_runtime_python.redaction import MARK, Hiding, forms, hide, secret_values
+from digitalhub_runtime_python.redaction import MARK, Hiding, forms, hide, replaced, secret_values
 
 PEM = "\n".join(
     [
@@ -122,6 +122,23 @@ def test_a_secret_is_found_however_the_output_is_cut(
     shown += hiding.rest()
     lines = [line for line in secret.splitlines() if line and "-----" not in line]
     assert not [line for line in lines if line.encode("utf-8", "surrogatepass") in shown]
+
+
+@PATIENT
+@given(
+    secrets=st.sets(st.text("ab1-", min_size=4, max_size=9), min_size=1, max_size=4),
+    content=st.lists(st.text("ab1-\n", max_size=9), max_size=8).map("".join), size=st.integers(1, 9),
+)  # fmt: skip
+def test_pieces_show_what_the_whole_shows_though_one_secret_is_within_another(
+    secrets: set[str], content: str, size: int
+) -> None:
+    data = "".join([*secrets, content, *sorted(secrets)]).encode()
+    looked_for = forms(secrets)
+    hiding = Hiding(looked_for)
+    shown = b"".join(hiding.add(data[at : at + size]) for at in range(0, len(data), size))
+    shown += hiding.rest()
+    assert not [form for form in looked_for if form in shown]
+    assert shown == replaced(data, looked_for)
 
 
 def test_a_line_that_is_complete_is_shown_at_once_and_a_beginning_is_not() -> None:

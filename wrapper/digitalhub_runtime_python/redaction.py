@@ -85,15 +85,28 @@ class Hiding:
 
     def add(self, piece: bytes) -> bytes:
         """What can be shown now."""
-        text = replaced(self._held + piece, self._forms)
-        start = self._beginning(text)
-        self._held = text[start:]
-        return text[:start]
+        text = self._held + piece
+        cut = self._beginning(text)
+        # A shorter one may be within a longer one that is not complete yet: neither is cut.
+        while cut < len(text) and (earlier := self._across(text, cut)) < cut:
+            cut = earlier
+        self._held = text[cut:]
+        return replaced(text[:cut], self._forms)
 
     def rest(self) -> bytes:
         """What was held back; nothing more comes."""
         held, self._held = self._held, b""
-        return held
+        return replaced(held, self._forms)
+
+    def _across(self, text: bytes, cut: int) -> int:
+        """Where the first of those that lie across the cut begins; the cut itself where none does."""
+        first = cut
+        for form in self._forms:
+            start = max(0, cut - len(form) + 1)
+            found = text.find(form, start, cut + len(form) - 1)
+            if 0 <= found < first:
+                first = found
+        return first
 
     def _beginning(self, text: bytes) -> int:
         """Where what may go on in the next piece begins; the length of the text where nothing may."""

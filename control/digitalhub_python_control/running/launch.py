@@ -15,7 +15,6 @@ from digitalhub_python_control.store.records import Key
 from digitalhub_python_control.store.tokens import credentials_of
 from digitalhub_runtime_python.error_report import summary
 from digitalhub_runtime_python.errors import Fault, UsageFault
-from digitalhub_runtime_python.redaction import forms, hide, secret_values
 from digitalhub_runtime_python.spec import RunSpec
 from digitalhub_runtime_python.states import ENDED
 
@@ -99,17 +98,6 @@ def run_environment(
     own = credentials_of(run, store)
     client = client_environment(settings.url, settings, os.environ, own)
     return {**client, **users, "PROJECT_NAME": run.project, "RUN_ID": run.id}
-
-
-def without_secrets(text: str, run: RunRecord, store: Store) -> str:
-    """A message of ours about a run, in which a tool's or a place's own words may stand."""
-    names = run.entity["spec"].get("secrets") or ()
-    try:
-        values = {*store.secret_values(run.project, names).values(), *secret_values(os.environ)}
-    except Exception as exc:  # noqa: BLE001 - then the run has none, and what it fails of is this
-        logger.warning("run %s/%s: its secrets cannot be read: %s", run.project, run.id, exc)
-        values = secret_values(os.environ)
-    return hide(text, forms(values))
 
 
 def lender(run: RunRecord, store: Store) -> Key | None:

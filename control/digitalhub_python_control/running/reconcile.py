@@ -8,6 +8,7 @@ failure of the store is nobody's fault but ours: it is logged, and the run is ta
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from typing import Callable, TypeVar
 
 from digitalhub_python_control.running.engines import RunEngine, load_all
+from digitalhub_python_control.running.hiding import forms_of_run
 from digitalhub_python_control.running.queue import Queue
 from digitalhub_python_control.running.steps import Steps
 from digitalhub_python_control.settings import ControlSettings
@@ -63,6 +65,7 @@ class Reconciler:
     ) -> None:
         self._store = store
         self._engines = engines
+        self._settings = settings
         self._queue: Queue[Key] = Queue()
         self._steps = Steps(store, engines, settings, self._queue.add)
         self._closing = threading.Event()
@@ -81,8 +84,9 @@ class Reconciler:
 
     def start(self) -> None:
         """Adopt what goes on already, then converge in threads of its own."""
+        hidden = functools.partial(forms_of_run, store=self._store, settings=self._settings)
         for engine in self._engines.values():
-            engine.watch(self.tell)
+            engine.watch(self.tell, hidden)
         for thread in self._threads:
             thread.start()
         if self._planes is not None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Union
 
 from digitalhub_python_control.running.engines import Exit, Progress, RunEngine, engine_of
+from digitalhub_python_control.running.hiding import without_secrets
 from digitalhub_python_control.running.launch import (
     RunFailed,
     backoff_limit,
@@ -24,7 +25,6 @@ from digitalhub_python_control.running.launch import (
     lender,
     run_environment,
     why,
-    without_secrets,
 )
 from digitalhub_python_control.running.places import Places
 from digitalhub_python_control.running.queue import Queue
@@ -104,7 +104,7 @@ class Steps:
         try:
             return self._step(run)
         except RunFailed as failure:
-            self._fail(run, without_secrets(str(failure), run, self._store))
+            self._fail(run, self._shown(run, str(failure)))
             return None
 
     def adopt(self, run: RunRecord) -> None:
@@ -271,7 +271,7 @@ class Steps:
             forgotten = {"message": None, "error": None} if again else {}
             give_image(fresh, self._store)
             return self._move(run, "COMPLETED", status=forgotten)
-        message = why(fresh, end)
+        message = self._shown(run, why(fresh, end))
         with blamed(run):
             retries = backoff_limit(run.entity["spec"])
         counted = run.attempt - (run.handle or {}).get("unreached", 0)
@@ -307,7 +307,7 @@ class Steps:
         """Start a service again that ended by itself, after a pause; or give it up."""
         was_up = "service" in fresh.entity["status"]
         handle = None if end.final else restart_handle(run.handle or {}, was_up)
-        message = why(fresh, end) or "the service ended by itself"
+        message = self._shown(run, why(fresh, end)) or "the service ended by itself"
         if handle is None:
             return self._move(run, "ERROR", message=message, status={"service": None})
         with blamed(run):
@@ -320,6 +320,9 @@ class Steps:
             attempt=run.attempt + 1,
             handle=handle,
         )
+
+    def _shown(self, run: RunRecord, text: str) -> str:
+        return without_secrets(text, run, self._store, self._settings) if text else text
 
     # To STOP and DELETE
 

@@ -84,6 +84,10 @@ It returns at once and may be called from any thread, before `start` has returne
 knows, and many times over (it coalesces): an engine that is not sure tells."""
 
 
+Hidden = Callable[["RunRecord"], "list[bytes]"]
+"""What a run's log may not show, as `redaction.forms` makes it; raises a Fault where that cannot be told now."""
+
+
 class RunEngine(Protocol):
     """A place where runs live. `run.attempt` tells the attempts of one run apart.
 
@@ -98,8 +102,11 @@ class RunEngine(Protocol):
     max_jobs: int
     """How many jobs it works on at once; the others wait. Services do not count: they never end."""
 
-    def watch(self, tell: Tell) -> None:
+    def watch(self, tell: Tell, hidden: Hidden) -> None:
         """Begin to tell of runs whose attempt has started, ended, or become a service that answers.
+
+        Args:
+            hidden: asked before the output of a run is copied into its log.
 
         Called once, before any other method but `prepare`; returns at once, and watches in threads of
         the engine's own until `close`. Runs that go on from before are told of as well, at the latest

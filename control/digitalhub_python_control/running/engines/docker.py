@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import threading
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -23,8 +23,10 @@ from digitalhub_python_builder import bases
 from digitalhub_python_builder.build import Options, build
 from digitalhub_python_builder.engines.docker import DockerEngine as DockerBuilder
 from digitalhub_python_control.running import logs
+from digitalhub_python_control.running.container_logs import copy
 from digitalhub_python_control.running.engines import (
     Exit,
+    Hidden,
     Progress,
     Tell,
     how_it_ended,
@@ -32,6 +34,7 @@ from digitalhub_python_control.running.engines import (
     quantities,
     reached,
 )
+from digitalhub_python_control.running.engines.keeper import Log
 from digitalhub_python_control.running.plain_files import read_text
 from digitalhub_python_control.running.services import is_service
 from digitalhub_runtime_python.errors import EnvironmentFault, PlatformFault
@@ -59,7 +62,7 @@ class DockerEngine:
     """Jobs and services in containers.
 
     Args:
-        settings: `home`, `cache`, `max_jobs` and the `docker_` ones are used.
+        settings: `home`, `cache`, `max_jobs`, `max_run_log` and the `docker_` ones are used.
     """
 
     actions = frozenset({"job", "serve"})
@@ -75,9 +78,12 @@ class DockerEngine:
         self._connection: Any = None
         self._followed: dict[str, _Follower] = {}
         self._tell: Tell = lambda project, run_id: None
+        self._hidden: Hidden = lambda run: []
+        self._max_log = settings.max_run_log
 
-    def watch(self, tell: Tell) -> None:
+    def watch(self, tell: Tell, hidden: Hidden) -> None:
         self._tell = tell
+        self._hidden = hidden
 
     def close(self) -> None:
         pass
@@ -260,8 +266,8 @@ class DockerEngine:
     def _follow(self, run: RunRecord) -> None:
         name = self._name(run)
         if name not in self._followed:
-            folder = self._folder(run)
-            follower = _Follower(self._client, name, folder / "log", self._attempt(run))
+            log = Log(str(self._folder(run) / "log"), self._max_log)
+            follower = _Follower(self._client, name, log, self._hidden(run), self._attempt(run))
             self._followed[name] = follower
             follower.start(lambda: self._unfollow(run))
 
@@ -301,9 +307,12 @@ class DockerEngine:
 class _Follower:
     """Copies a container's output into the run's log, and writes down how it ended."""
 
-    def __init__(self, client: Any, name: str, log: Path, attempt: Path) -> None:
+    def __init__(
+        self, client: Any, name: str, log: Log, hidden: Sequence[bytes], attempt: Path
+    ) -> None:
         self._container = client.containers.get(name)
         self._log = log
+        self._hidden = hidden
         self._attempt = attempt
 
     def start(self, then: Callable[[], None]) -> None:
@@ -339,24 +348,12 @@ class _Follower:
             logger.exception("container %s cannot be followed", self._container.name)
 
     def _copy(self) -> None:
-        """Line by line; after a restart from the last line on that was copied."""
-        position = self._attempt / "position"
-        last = position.read_text("ascii") if position.exists() else ""
-        stream = self._container.logs(stream=True, follow=True, timestamps=True)
-        rest = b""
-        with self._log.open("ab") as log:
-            for chunk in stream:
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    moment, _, text = line.partition(b" ")
-                    # Docker writes UTC with nine digits, so that text compares as time does.
-                    if moment.decode("ascii", "replace") > last:
-                        log.write(text + b"\n")
-                if lines:
-                    log.flush()
-                    position.write_text(lines[-1].partition(b" ")[0].decode("ascii", "replace"))
-            if rest:
-                log.write(rest.partition(b" ")[2] + b"\n")
+        """After a restart from the last line on that was copied."""
+        pieces = self._container.logs(stream=True, follow=True, timestamps=True)
+        try:
+            copy(pieces, self._log, self._hidden, self._attempt / "position")
+        finally:
+            self._log.end()
 
 
 def _mount(mount: Mapping[str, Any]) -> Any:

@@ -157,6 +157,9 @@ class Log:
         """Nothing more comes."""
         if self._hiding:
             self._add(self._hiding.rest())
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
     def _add(self, content: bytes) -> None:
         try:
@@ -170,6 +173,9 @@ class Log:
 
     def _open(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+        if self._file >= 0 and not self._is_current():
+            os.close(self._file)  # somebody else, who writes to it too, has begun the next half
+            self._file = -1
         if self._file < 0:
             self._file = os.open(self._path, flags, 0o600)
         size = os.fstat(self._file).st_size
@@ -183,6 +189,14 @@ class Log:
         self._file = os.open(self._path, flags, 0o600)
         if self._dropped:
             self._write(f"dhpy: the log is longer than {2 * self._half} bytes (DHPY_MAX_RUN_LOG); {self._dropped} bytes before this half were dropped\n".encode())  # fmt: skip
+
+    def _is_current(self) -> bool:
+        mine = os.fstat(self._file)
+        try:
+            there = os.stat(self._path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
 
     def _write(self, content: bytes) -> None:
         while content:

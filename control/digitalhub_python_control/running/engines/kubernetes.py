@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from digitalhub_python_control.running import logs
-from digitalhub_python_control.running.engines import Exit, Progress, Tell
+from digitalhub_python_control.running.engines import Exit, Hidden, Progress, Tell
 from digitalhub_python_control.running.kubernetes import causes, manifests, names
 from digitalhub_python_control.running.kubernetes.client import Api, Refused, Unreachable
 from digitalhub_python_control.running.kubernetes.following import PATIENCE, Following
@@ -55,8 +55,9 @@ class KubernetesEngine:
         self._environ = settings.environ
         self.api = Api(self.settings.context, self.settings.namespace)
         self._tell: Tell = lambda project, run_id: None
+        self._hidden: Hidden = lambda run: []
         self._cluster = Cluster(self.api, self.settings.instance, self._changed)
-        self._logs = Following(self.api, self._log_complete)
+        self._logs = Following(self.api, settings.max_run_log, self._log_complete)
         self._garbage = Garbage(self._delete)
         self._strays: set[str] = set()
         self._seen: dict[tuple[str, str], float] = {}
@@ -64,8 +65,9 @@ class KubernetesEngine:
 
     # The seam
 
-    def watch(self, tell: Tell) -> None:
+    def watch(self, tell: Tell, hidden: Hidden) -> None:
         self._tell = tell
+        self._hidden = hidden
         self._cluster.start()
         self._garbage.start()
 
@@ -232,7 +234,7 @@ class KubernetesEngine:
     def _ending(self, run: RunRecord, pod: Any, end: Exit) -> Progress:
         """The end of a run, once its log is complete."""
         if pod is not None and not self._logs.is_complete(pod):
-            self._logs.look(pod, self._attempt(run), "")
+            self._logs.look(pod, self._attempt(run), "", lambda: self._hidden(run))
             if self._since(pod, "ended") < PATIENCE:
                 return Progress("alive", status=self._status(run, None))
         return Progress("ended", end, status=self._status(run, None))
@@ -243,7 +245,7 @@ class KubernetesEngine:
         many = len(pods) > 1 or is_service(run.entity)
         for pod in pods:
             suffix = pod["metadata"]["name"].rpartition("-")[2]
-            self._logs.look(pod, self._attempt(run), f"[{suffix}] " if many else "")
+            self._logs.look(pod, self._attempt(run), f"[{suffix}] " if many else "", lambda: self._hidden(run))  # fmt: skip
         return Progress("alive", pending=pending, status=self._status(run, trouble))
 
     def _trouble(self, run: RunRecord, pods: list[Any], owner: Any) -> causes.Trouble | None:

@@ -26,6 +26,7 @@ from digitalhub_python_builder.interpreters import inherited_environment
 from digitalhub_python_control.running import logs
 from digitalhub_python_control.running.engines import (
     Exit,
+    Hidden,
     Progress,
     Tell,
     cgroups,
@@ -37,9 +38,9 @@ from digitalhub_python_control.running.engines import (
 from digitalhub_python_control.running.engines.endings import Endings
 from digitalhub_python_control.running.engines.keepers import Keepers
 from digitalhub_python_control.running.engines.processes import Process
+from digitalhub_python_control.running.hiding import forms_of
 from digitalhub_python_control.running.plain_files import read_text
 from digitalhub_python_control.running.services import is_service
-from digitalhub_runtime_python import redaction
 from digitalhub_runtime_python.spec import RunSpec, interpreter_version
 
 if TYPE_CHECKING:
@@ -102,7 +103,8 @@ class ProcessEngine:
         self._known: dict[str, tuple[tuple[Path, Path], float]] = {}
         self._started: dict[Path, Process] = {}  # until the store has it
 
-    def watch(self, tell: Tell) -> None:
+    def watch(self, tell: Tell, hidden: Hidden) -> None:
+        del hidden  # keepers outlive us: each is given it with its order
         self._tell = tell
         self._endings.start()
 
@@ -159,7 +161,7 @@ class ProcessEngine:
             "max_log": self._max_log,
             "command": prepared["command"],
             "environment": environment,
-            "hidden": hidden_texts(environment, run.entity["spec"].get("secrets") or ()),
+            "hidden": _as_texts(forms_of(environment, run.entity["spec"].get("secrets") or ())),
             "cgroup": cgroups.make(str(attempt)),
         }
         process = self._started[attempt] = self._keepers.start(order)
@@ -298,12 +300,6 @@ def build_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name.startswith(_BUILD_VARIABLES)}
 
 
-def hidden_texts(environment: Mapping[str, str], names: Iterable[str]) -> list[str]:
-    """What no log of a run with that environment may show; `names` are those of its secrets."""
-    values = redaction.secret_values(environment, names)
-    return [form.decode("utf-8", "surrogatepass") for form in redaction.forms(values)]
-
-
 def ignored_parameters(spec: Mapping[str, Any]) -> list[str]:
     """One line for each parameter of a run that has no meaning for a process of this machine."""
     return [
@@ -311,6 +307,11 @@ def ignored_parameters(spec: Mapping[str, Any]) -> list[str]:
         for name, why in MEANINGLESS.items()
         if any(spec[name].values() if isinstance(spec.get(name), dict) else [spec.get(name)])
     ]
+
+
+def _as_texts(forms: Iterable[bytes]) -> list[str]:
+    """As JSON can carry them."""
+    return [form.decode("utf-8", "surrogatepass") for form in forms]
 
 
 def _read_exit(attempt: Path) -> Exit | None:

@@ -137,11 +137,14 @@ class Api:
     def text(self, path: str, **query: Any) -> bytes:
         return self._send("GET", path, None, query)
 
-    def lines(self, path: str, silence: float, **query: Any) -> Iterator[bytes]:
-        """The lines of an answer as they come.
+    def lines(
+        self, path: str, silence: float, *, longest: int = 0, **query: Any
+    ) -> Iterator[bytes]:
+        """The lines of an answer as they come, each with its line break.
 
         Args:
             silence: seconds without a byte after which it counts as broken off.
+            longest: bytes after which a line comes in pieces; 0 for lines that are due as a whole.
 
         Raises:
             Refused: the API server answers with an error.
@@ -156,7 +159,11 @@ class Api:
                 rest = b""
                 for chunk in answer.stream(65536, decode_content=True):
                     *lines, rest = (rest + chunk).split(b"\n")
-                    yield from lines
+                    for line in lines:
+                        yield line + b"\n"
+                    if 0 < longest < len(rest):
+                        yield rest
+                        rest = b""
                 if rest:
                     yield rest
             finally:

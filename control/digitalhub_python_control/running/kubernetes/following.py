@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable
 
+from digitalhub_python_control.running.container_logs import copy, noted
+from digitalhub_python_control.running.engines.keeper import Log
 from digitalhub_python_control.running.kubernetes import causes
 from digitalhub_python_control.running.kubernetes.client import Api, Refused, Unreachable
 from digitalhub_python_control.running.kubernetes.manifests import CONTAINER
@@ -19,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 AT_ONCE = 64
 """Logs that are followed at the same time; those of further pods are fetched when they have ended."""
+LONGEST = 1 << 16
+"""Bytes of a line that are read before they are written."""
 SILENCE = 3600.0
 """Seconds without a line after which a log is asked for again, from where it was."""
 PATIENCE = 10.0
@@ -29,22 +33,32 @@ class Following:
     """The logs of all pods that run.
 
     Args:
+        max_log: bytes of a run's log.
         done: `done(pod)`, the log of an ended pod is complete, or is lost.
     """
 
-    def __init__(self, api: Api, done: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(self, api: Api, max_log: int, done: Callable[[Mapping[str, Any]], None]) -> None:
         self._api = api
+        self._max_log = max_log
+        self._writing = threading.Lock()
         self._done = done
         self._places = threading.BoundedSemaphore(AT_ONCE)
         self._lock = threading.Lock()
         self._followed: set[str] = set()
         self._complete: set[str] = set()
 
-    def look(self, pod: Mapping[str, Any], folder: Path, prefix: str) -> None:
-        """Follow a pod's log if its container runs or has run, and nobody does already."""
+    def look(
+        self, pod: Mapping[str, Any], folder: Path, prefix: str, hidden: Callable[[], Sequence[bytes]]
+    ) -> None:  # fmt: skip
+        """Follow a pod's log if its container runs or has run, and nobody does already.
+
+        Args:
+            hidden: what the log may not show; asked once, before anything is followed.
+        """
         uid = pod["metadata"]["uid"]
-        if not causes.runs(pod):
+        if not causes.runs(pod) or uid in self._followed or uid in self._complete:
             return
+        forms = hidden()
         ended = causes.phase(pod) in ("Succeeded", "Failed")
         with self._lock:
             if uid in self._followed or uid in self._complete:
@@ -54,7 +68,7 @@ class Following:
             self._followed.add(uid)
         thread = threading.Thread(
             target=self._work,
-            args=(pod, folder, prefix, not ended),
+            args=(pod, folder, prefix, forms, not ended),
             name=f"log {pod['metadata']['name']}",
             daemon=True,
         )
@@ -67,12 +81,14 @@ class Following:
         with self._lock:
             self._complete.discard(pod["metadata"]["uid"])
 
-    def _work(self, pod: Mapping[str, Any], folder: Path, prefix: str, placed: bool) -> None:
+    def _work(
+        self, pod: Mapping[str, Any], folder: Path, prefix: str, hidden: Sequence[bytes], placed: bool
+    ) -> None:  # fmt: skip
         uid = pod["metadata"]["uid"]
         try:
             for _ in range(5):
                 try:
-                    self._copy(pod, folder, prefix)
+                    self._copy(pod, folder, prefix, hidden)
                     break
                 except Unreachable:
                     continue
@@ -89,22 +105,30 @@ class Following:
                 self._complete.add(uid)
             self._done(pod)
 
-    def _copy(self, pod: Mapping[str, Any], folder: Path, prefix: str) -> None:
+    def _copy(
+        self, pod: Mapping[str, Any], folder: Path, prefix: str, hidden: Sequence[bytes]
+    ) -> None:
         name = pod["metadata"]["name"]
         position = folder / f"{name}.position"
-        last = position.read_text("ascii") if position.exists() else ""
-        since = {"sinceTime": last} if last else {}
-        lines = self._api.lines(
-            f"{self._api.path('Pod', name)}/log", SILENCE,
+        since = {"sinceTime": last} if (last := noted(position)) else {}
+        pieces = self._api.lines(
+            f"{self._api.path('Pod', name)}/log", SILENCE, longest=LONGEST,
             container=CONTAINER, follow="true", timestamps="true", **since,
         )  # fmt: skip
-        with (folder.parent / "log").open("ab") as log:
-            for line in lines:
-                moment, _, text = line.partition(b" ")
-                # The kubelet writes RFC 3339 with nine digits, so that text compares as time does.
-                stamp = moment.decode("ascii", "replace")
-                if stamp > last:
-                    log.write(prefix.encode() + text + b"\n")
-                    log.flush()
-                    last = stamp
-                    position.write_text(last)
+        log = _Shared(folder.parent / "log", self._max_log, self._writing)
+        try:
+            copy(pieces, log, hidden, position, prefix.encode())
+        finally:
+            log.end()
+
+
+class _Shared(Log):
+    """A run's log, to which all its pods write: a half of it is begun by one of them at a time."""
+
+    def __init__(self, path: Path, limit: int, lock: threading.Lock) -> None:
+        super().__init__(str(path), limit)
+        self._lock = lock
+
+    def add(self, content: bytes) -> None:
+        with self._lock:
+            super().add(content)

@@ -126,13 +126,13 @@ class Watch:
 
     def _follow(self) -> None:
         lines = self._api.lines(
-            self._api.path(self.kind), self._seconds + 10, **self._query, watch="true",
+            self._api.path(self.kind), self._seconds + 10, longest=0, **self._query, watch="true",
             allowWatchBookmarks="true", timeoutSeconds=self._seconds, resourceVersion=self._version,
         )  # fmt: skip
         for line in lines:
             if self._closing.is_set():
                 return
-            if line:
+            if line.strip():
                 self._take(msgspec.json.decode(line))
 
     def _take(self, event: Mapping[str, Any]) -> None:
