@@ -146,6 +146,8 @@ class Log:
     def __init__(self, path: str, limit: int, hiding: Any = None) -> None:
         self._path = path
         self._hiding = hiding
+        self._flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+        self._at_start = True
         self._half = limit // 2
         self._lost = self._dropped = 0
         self._file = -1
@@ -167,26 +169,38 @@ class Log:
             if self._lost:
                 self._write(f"dhpy: {self._lost} bytes of output were lost: the disk was full\n".encode())  # fmt: skip
                 self._lost = 0
+            if os.fstat(self._file).st_size >= self._half:
+                content = self._end_line(content)
+                if content:
+                    self._begin_half()
             self._write(content)
         except OSError:
             self._lost += len(content)
 
     def _open(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
         if self._file >= 0 and not self._is_current():
             os.close(self._file)  # somebody else, who writes to it too, has begun the next half
             self._file = -1
         if self._file < 0:
-            self._file = os.open(self._path, flags, 0o600)
-        size = os.fstat(self._file).st_size
-        if size < self._half:
-            return
+            self._file = os.open(self._path, self._flags, 0o600)
+
+    def _end_line(self, content: bytes) -> bytes:
+        """Write what still belongs to the last line, unless it has no end; what comes after it."""
+        if self._at_start:
+            return content
+        line, end, rest = content.partition(b"\n")
+        if not end and os.fstat(self._file).st_size >= self._half + _CHUNK:
+            return content
+        self._write(line + end)
+        return rest
+
+    def _begin_half(self) -> None:
         os.close(self._file)
         self._file = -1
         with contextlib.suppress(FileNotFoundError):
             self._dropped += os.stat(f"{self._path}.1", follow_symlinks=False).st_size
         os.replace(self._path, f"{self._path}.1")
-        self._file = os.open(self._path, flags, 0o600)
+        self._file = os.open(self._path, self._flags, 0o600)
         if self._dropped:
             self._write(f"dhpy: the log is longer than {2 * self._half} bytes (DHPY_MAX_RUN_LOG); {self._dropped} bytes before this half were dropped\n".encode())  # fmt: skip
 
@@ -199,6 +213,7 @@ class Log:
         return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
 
     def _write(self, content: bytes) -> None:
+        self._at_start = content.endswith(b"\n") if content else self._at_start
         while content:
             content = content[os.write(self._file, content) :]
 
