@@ -7,10 +7,12 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from serving import settings_in
-from sqlalchemy import select, text
+from sqlalchemy import inspect, select, text
+from sqlalchemy.event import listen
 
 from digitalhub_python_control.files.blobs import Blobs
 from digitalhub_python_control.files.objects import Condition, ConditionError, Objects
@@ -352,6 +354,42 @@ def test_a_database_of_the_schema_before_is_brought_up_and_keeps_everything(
     assert [(one.id, one.owner) for one in again.unsettled_runs()] == [(identity, None)]
     assert again.move_run("p", identity, "PENDING") is not None
     again.close()
+
+
+def test_a_database_without_the_index_by_time_gets_it(database_url: str) -> None:
+    first = Store(database_url)
+    with first.writing() as connection:
+        connection.execute(text("DROP INDEX entities_by_time"))
+        connection.execute(text("UPDATE about SET value = '2' WHERE name = 'schema'"))
+    first.close()
+    again = Store(database_url)
+    names = {one["name"] for one in inspect(again.engine).get_indexes("entities")}
+    again.close()
+    assert "entities_by_time" in names
+
+
+def test_what_a_page_shows_is_chosen_and_counted_without_reading_rows(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/dhpy.db", Vault(b"k" * 32))
+    a_run(store)
+    asked: list[tuple[str, Any]] = []
+    listen(
+        store.engine,
+        "before_cursor_execute",
+        lambda c, cursor, query, values, *more: asked.append((query, values)),
+    )
+    store.page("runs", "p", {"state": "COMPLETED"}, size=20)
+    store.last_change("runs", "p")
+    with store.reading() as connection:
+        plans = [
+            "; ".join(
+                row[-1] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", values)
+            )
+            for query, values in list(asked)
+            if query.startswith("SELECT")
+        ]
+    store.close()
+    assert len(plans) >= 2
+    assert all("COVERING INDEX entities_by_time" in plan for plan in plans), plans
 
 
 def test_a_store_that_is_opened_again_has_everything(database_url: str, tmp_path: Path) -> None:

@@ -153,16 +153,15 @@ class Store:
         size: int | None = None,
     ) -> tuple[list[Entity], int]:
         """One page of entities, newest first, and how many there are in all."""
-        found = listing(plural, project, filters, all_versions=all_versions).subquery()
-        rows = (
-            select(entities.c.body)
-            .join(found, found.c.seq == entities.c.seq)
-            .order_by(entities.c.created.desc(), entities.c.seq.desc())
-        )
+        found = listing(plural, project, filters, all_versions=all_versions)
+        newest = (entities.c.created.desc(), entities.c.seq.desc())
+        chosen = found.order_by(*newest)
         if size is not None:
-            rows = rows.limit(size).offset(page * size)
+            chosen = chosen.limit(size).offset(page * size)
+        # Their bodies are read for those of the page alone, and sorted once more: `in` keeps no order.
+        rows = select(entities.c.body).where(entities.c.seq.in_(chosen)).order_by(*newest)
         with self.reading() as connection:
-            total = connection.execute(select(func.count()).select_from(found)).scalar_one()
+            total = connection.execute(select(func.count()).select_from(found.subquery())).scalar_one()  # fmt: skip
             bodies = connection.execute(rows).scalars().all() if total else []
         return [json.loads(body) for body in bodies], total
 
