@@ -14,6 +14,7 @@ from types import GeneratorType
 from typing import Any, Callable, NamedTuple
 
 from digitalhub_runtime_python import folders, isolation, tables
+from digitalhub_runtime_python.json_items import from_numpy, plain, root
 from digitalhub_runtime_python.nesting import RESULT, is_deep, may_be_deep
 
 logger = logging.getLogger(__name__)
@@ -44,9 +45,9 @@ class JsonForm(NamedTuple):
 
 def json_form(value: Any) -> JsonForm | None:
     """The JSON form of a value that has one of its own, None for all others."""
-    if _root(value) == "numpy" and getattr(value, "shape", None) == ():
-        value = _from_numpy(value)
-    if type(value).__name__ in ("NaTType", "NAType") and _root(value) == "pandas":
+    if root(value) == "numpy" and getattr(value, "shape", None) == ():
+        value = from_numpy(value)
+    if type(value).__name__ in ("NaTType", "NAType") and root(value) == "pandas":
         value = None
     if value is None or type(value) in _SCALARS:
         return JsonForm(json.dumps(value))
@@ -58,7 +59,7 @@ def json_form(value: Any) -> JsonForm | None:
         elif isinstance(value, _json_types()) or dataclasses.is_dataclass(value):
             import msgspec  # only here: a run that returns a number does without
 
-            built = msgspec.to_builtins(value, str_keys=True, enc_hook=_json_item)
+            built = msgspec.to_builtins(value, str_keys=True, enc_hook=plain)
             if _lost_keys(value, built):
                 return None
         else:
@@ -94,32 +95,6 @@ def _json_types() -> tuple[type, ...]:
         dict, list, tuple, str, int, float, decimal.Decimal, datetime.date, datetime.time,
         datetime.timedelta, uuid.UUID, enum.Enum,
     )  # fmt: skip
-
-
-def _json_item(value: Any) -> Any:
-    """msgspec's hook for what it does not know."""
-    # Classes derived from str, int and float; not str(value), which is the class's own affair.
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, (int, float)):
-        return float.__float__(value) if isinstance(value, float) else int.__int__(value)
-    if _root(value) == "numpy":
-        return _from_numpy(value)
-    if type(value).__name__ in ("NaTType", "NAType"):
-        return None
-    if hasattr(value, "isoformat"):  # pandas' timestamps, pendulum's
-        return value.isoformat()
-    return value.model_dump(mode="json")
-
-
-def _from_numpy(value: Any) -> Any:
-    # A time with nanoseconds would become a bare integer.
-    is_time = getattr(value.dtype, "kind", "") in "mM"
-    return (value.astype(str) if is_time else value).tolist()
-
-
-def _root(value: Any) -> str:
-    return str(type(value).__module__).partition(".")[0]
 
 
 # --- files -------------------------------------------------------------------------------------

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
-import sys
 from typing import Any
 
 import msgspec
 import nuclio_sdk
 
 from digitalhub_runtime_python.errors import OutputFault
+from digitalhub_runtime_python.json_items import plain, root
 
 
 def encode_text(text: str) -> bytes:
@@ -49,22 +49,19 @@ def encode_json(value: Any) -> bytes:
 
 
 def _item(value: Any) -> Any:
-    """msgspec's hook for what it does not know."""
-    root = type(value).__module__.partition(".")[0]
-    if hasattr(value, "model_dump") and "pydantic" in sys.modules:
-        return value.model_dump(mode="json")
-    if root == "numpy" and hasattr(value, "tolist"):
-        return value.tolist()
-    if root in ("pandas", "polars", "pyarrow"):
-        return records(value) if hasattr(value, "shape") else str(value)
-    if isinstance(value, (range, set, frozenset)) or type(value).__name__ in _VIEWS:
-        return list(value)
+    """msgspec's hook: frames as rows, and text for what has no value in JSON but is read by people."""
     if isinstance(value, complex):
         return str(value)
-    raise TypeError(f"{type(value).__qualname__} in it")
+    if is_frame(value):
+        return records(value)
+    try:
+        return plain(value)
+    except TypeError:
+        if root(value) in ("pandas", "polars", "pyarrow"):
+            return str(value)
+        raise
 
 
-_VIEWS = ("dict_keys", "dict_values", "dict_items", "deque", "map", "filter", "zip")
 _encode = msgspec.json.Encoder(enc_hook=_item).encode
 
 
@@ -89,14 +86,20 @@ def spelled(value: Any) -> Any:
     return value
 
 
+def is_frame(value: Any) -> bool:
+    """Whether a value is a frame or series of pandas, polars or pyarrow, one that is still to be read included."""
+    known = root(value) in ("pandas", "polars", "pyarrow")
+    return known and any(hasattr(value, name) for name in ("shape", "collect", "read_all"))
+
+
 def records(value: Any) -> Any:
     """A frame as a list of objects, one per row; a series as a list."""
-    root = type(value).__module__.partition(".")[0]
-    if root == "pandas":
+    if root(value) == "pandas":
         return json.loads(value.to_json(orient="records", date_format="iso"))
-    if root == "polars":
+    if root(value) == "polars":
         value = value.collect() if hasattr(value, "collect") else value
         return value.to_dicts() if hasattr(value, "to_dicts") else value.to_list()
+    value = value.read_all() if hasattr(value, "read_all") else value
     return value.to_pylist() if hasattr(value, "to_pylist") else str(value)
 
 

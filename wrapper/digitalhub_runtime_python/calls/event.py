@@ -126,8 +126,14 @@ class RequestEvent(nuclio_sdk.Event):  # type: ignore[misc]
         if moment is not None:
             self.timestamp = moment
 
+    @property
+    def accepted(self) -> str:
+        """The request's `Accept`; empty for none."""
+        given = self.headers.get("Accept", "")
+        return given.decode("latin-1") if isinstance(given, bytes) else str(given)
+
     def accepts(self, media_type: str) -> bool:
-        return media_type in self.headers.get("Accept", "")
+        return media_type in self.accepted
 
     def to_json(self) -> str:
         return str(super().to_json())  # of vars(self)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable
 import nuclio_sdk
 
 from digitalhub_runtime_python import error_report
-from digitalhub_runtime_python.calls import replies
+from digitalhub_runtime_python.calls import media, replies
 from digitalhub_runtime_python.calls.binding import Bind, MalformedBody
 from digitalhub_runtime_python.calls.event import RequestEvent
 from digitalhub_runtime_python.calls.replies import SIMPLE, Reply
@@ -144,6 +144,7 @@ class Handling:
     def _whole(self, value: Any, event: RequestEvent) -> Reply:
         if self.names and type(value) is tuple and len(value) == len(self.names):
             value = dict(zip(self.names, value))
+        value = media.replaced(value, event.accepted)
         if isinstance(value, nuclio_sdk.Response) and value.headers:
             for name in value.headers:
                 if str(name).lower() == "x-nuclio-filestream-path":

@@ -16,9 +16,11 @@ from digitalhub_runtime_python.calls.encoding import (
     encode_event,
     encode_json,
     encode_text,
+    is_frame,
     records,
 )
 from digitalhub_runtime_python.errors import OutputFault
+from digitalhub_runtime_python.json_items import root
 
 JSON = "application/json"
 TEXT = "text/plain"
@@ -173,10 +175,9 @@ def _other(value: Any) -> Reply:
             "The function returned a generator inside another value.",
             "Return the generator itself, or Response(body=generator).",
         )
-    root = type(value).__module__.partition(".")[0]
-    if root in ("pandas", "polars", "pyarrow") and hasattr(value, "shape"):
+    if is_frame(value):
         return _json(records(value))
-    if root == "numpy" and getattr(value, "shape", None) == () and hasattr(value, "item"):
+    if root(value) == "numpy" and getattr(value, "shape", None) == () and hasattr(value, "item"):
         return to_reply(value.item(), str)
     try:
         return _json(value)

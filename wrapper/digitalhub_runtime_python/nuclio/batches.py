@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from digitalhub_runtime_python.calls import media
 from digitalhub_runtime_python.calls.replies import Reply, problem_reply, to_reply
 from digitalhub_runtime_python.errors import OutputFault
 from digitalhub_runtime_python.nuclio.functions import Function
@@ -63,6 +64,8 @@ def _paired(value: Any, events: list[Any]) -> Answered:
 
 def _reply(value: Any) -> Reply:
     try:
-        return to_reply(value, lambda: getattr(value, "event_id", ""))
+        return to_reply(
+            media.replaced(value, "", whole=True), lambda: getattr(value, "event_id", "")
+        )
     except OutputFault as fault:
         return problem_reply(500, str(fault), code=fault.code)

@@ -18,7 +18,7 @@ import nuclio_sdk
 
 from digitalhub_runtime_python import context
 from digitalhub_runtime_python.arguments import Arguments
-from digitalhub_runtime_python.calls import replies
+from digitalhub_runtime_python.calls import media, replies
 from digitalhub_runtime_python.calls.handling import Handling, is_async
 from digitalhub_runtime_python.calls.replies import Reply
 from digitalhub_runtime_python.errors import HandlerFault
@@ -53,6 +53,7 @@ class Calling(Handling):
     """The serving engine's calls, but for files: those the processor sends by itself."""
 
     def _whole(self, value: Any, event: Any) -> Reply:
+        value = media.replaced(value, event.accepted, whole=True)
         headers = value.headers or {} if isinstance(value, nuclio_sdk.Response) else {}
         if any(str(name).lower() == "x-nuclio-filestream-path" for name in headers):
             return replies.to_reply(value, lambda: event.id)
