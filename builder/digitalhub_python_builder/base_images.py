@@ -7,7 +7,9 @@ them, and a label says so. In a clone `make images` builds the ones with an init
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import digitalhub_runtime_python
@@ -29,6 +31,21 @@ _NUCLIO = (
 _ENVS = {"DHPY_HOST": "0.0.0.0", "BASH_ENV": "/opt/nuclio/core.sh"}  # noqa: S104 - a container's own network
 
 
+@dataclass(frozen=True)
+class Addition:
+    """What makes another image of the same kind: more packages, and something else that it runs."""
+
+    reference: str
+    lock: str
+    """Instead of the base image's; it has all of that one's."""
+    runtime: Mapping[str, Content]
+    """Files of our packages: `package/module.py` -> content."""
+    files: Mapping[str, Content]
+    """Other files, by their paths without the first slash."""
+    entrypoint: tuple[str, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
 def build(
     python: str,
     flavour: str,
@@ -39,6 +56,7 @@ def build(
     push: bool = False,
     plain_http: bool = False,
     output: str = "",
+    addition: Addition | None = None,
     log: Log = lambda line: None,
 ) -> Image:
     """Make one base image; it is then found by every build on this machine.
@@ -50,14 +68,15 @@ def build(
         base: an image of that Python; default the one of images/matrix.json.
         push: push it there.
         output: where else to write it, as `dhpy build --output`.
+        addition: makes it this image instead.
 
     Raises:
         UsageFault: there is none of that Python or flavour, or no registry to push to.
         EnvironmentFault: the base image or a wheel is not found, or the registry refuses.
     """
     platform = platform or bases.host_platform()
-    reference = bases.reference(python, flavour, environ)
-    if push and "DHPY_IMAGES" not in environ:
+    reference = addition.reference if addition else bases.reference(python, flavour, environ)
+    if push and not addition and "DHPY_IMAGES" not in environ:
         raise UsageFault("usage/registry", "There is no registry to push base images to.", "Set DHPY_IMAGES to one: registry.example:5000/team.")  # fmt: skip
     lock = bases.lock_of(python, flavour)
     if not lock:
@@ -71,6 +90,11 @@ def build(
             runtime=context.package_files(Path(digitalhub_runtime_python.__file__).parent),
             files={**_nuclio_files(), **_metadata(python)},
         )  # fmt: skip
+        if addition:
+            plan = dataclasses.replace(
+                plan, labels={**plan.labels, **addition.labels}, envs={}, requirements=addition.lock,
+                runtime=addition.runtime, files=addition.files, entrypoint=addition.entrypoint,
+            )  # fmt: skip
         request = Request(Path(), reference, platform=platform, plain_http=plain_http, plan=plan, push=push, output=output, settings=environ)  # fmt: skip
         image = engine.build(request, log)
         if push:

@@ -66,6 +66,8 @@ def render_instructions(plan: Plan) -> str:
 
 def entrypoint(plan: Plan) -> tuple[str, ...]:
     """What a container runs; `job` or `serve` are its arguments."""
+    if plan.entrypoint:
+        return plan.entrypoint
     # Base images built by Docker have an init process; without one Python is process 1, which it copes with.
     init = plan.has_runtime and plan.has_init
     return ("/usr/bin/tini", "--", *ENTRYPOINT) if init else ENTRYPOINT

@@ -68,6 +68,8 @@ class Plan:
     """The base image with the runtime has an init process."""
     code: Mapping[str, Content] = field(default_factory=dict, repr=False)
     """Relative path -> content."""
+    entrypoint: tuple[str, ...] = ()
+    """What a container runs instead of the runtime."""
     bytecode: str = ""
     """`none` for an image whose packages come without bytecode, since nothing here could make it."""
     secrets: tuple[str, ...] = ()
@@ -113,6 +115,7 @@ class Plan:
             ("runtime", tree_digest(self.runtime) if self.runtime else ""),
             *([("files", tree_digest(self.files))] if self.files else []),
             *([("bytecode", self.bytecode)] if self.bytecode else []),
+            *([("entry point", json.dumps(self.entrypoint))] if self.entrypoint else []),
         ]
 
 

@@ -46,6 +46,10 @@ COMMANDS = {
         "digitalhub_python_control.runs_cli:prune",
         "Remove old runs and unused environments.",
     ),
+    "control-plane": (
+        "digitalhub_python_control.installing.cli:control_plane",
+        "Install the control plane in a cluster.",
+    ),
     "help": ("digitalhub_runtime_python.cli:help_", "Print a page of the documentation."),
     "doctor": ("digitalhub_python_control.cli:doctor", "Check what this machine has."),
 }

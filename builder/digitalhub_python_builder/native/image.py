@@ -163,8 +163,8 @@ def _config(plan: Plan, base: Base, own: Sequence[Layer]) -> dict[str, Any]:
     inner["User"] = str(dockerfile.UID)
     inner["WorkingDir"] = "/shared"
     inner["Entrypoint"] = list(dockerfile.entrypoint(plan))
-    inner["Cmd"] = list(dockerfile.COMMAND)
-    if not plan.has_runtime:
+    inner["Cmd"] = [] if plan.entrypoint else list(dockerfile.COMMAND)
+    if not plan.has_runtime and not plan.entrypoint:
         inner["Healthcheck"] = {
             "Test": ["CMD", *dockerfile.HEALTH], "Interval": 30 * _SECOND,
             "Timeout": 10 * _SECOND, "StartPeriod": 60 * _SECOND,
