@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import os
 import ssl
 import subprocess
@@ -33,6 +34,8 @@ class GitServer:
     """How many requests get a 503 first."""
     requests: list[str] = field(default_factory=list)
     authorizations: list[str | None] = field(default_factory=list)
+    large: dict[str, bytes] = field(default_factory=dict)
+    """What it has in Git LFS: sha256 -> content."""
 
     @property
     def transfers(self) -> int:
@@ -121,12 +124,31 @@ def git_server(folder: Path, context: ssl.SSLContext | None = None) -> Iterator[
                 self.answer(302, [("Location", state.redirect + self.path)], b"")
             elif wanted and authorization != expected:
                 self.answer(401, [("WWW-Authenticate", 'Basic realm="test"')], b"")
+            elif "/info/lfs/" in parts.path or parts.path.startswith("/lfs/"):
+                self.large(parts.path, body)
             elif state.dumb:
                 file = state.folder / parts.path.lstrip("/").replace("/", "/.git/", 1)
                 found = file.is_file()
                 self.answer(200 if found else 404, [], file.read_bytes() if found else b"")
             else:
                 self.backend(parts.path, parts.query, body)
+
+        def large(self, path: str, body: bytes) -> None:
+            if path.startswith("/lfs/"):
+                found = state.large.get(path[5:])
+                self.answer(404 if found is None else 200, [], found or b"")
+                return
+            objects = []
+            for one in json.loads(body)["objects"]:
+                there = one["oid"] in state.large
+                more = (
+                    {"actions": {"download": {"href": f"{state.url}/lfs/{one['oid']}"}}}
+                    if there
+                    else {"error": {"code": 404, "message": "not there"}}
+                )
+                objects.append({"oid": one["oid"], "size": one["size"], **more})
+            answer = json.dumps({"transfer": "basic", "objects": objects}).encode()
+            self.answer(200, [("Content-Type", "application/vnd.git-lfs+json")], answer)
 
         def backend(self, path: str, query: str, body: bytes) -> None:
             environ = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}

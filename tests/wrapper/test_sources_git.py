@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shlex
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 from servers.authority import make_authority
@@ -448,12 +450,151 @@ def _make_tree(code: Repository, listing: Path) -> str:
     return code.git("-c", f"alias.mk=!git mktree < {shlex.quote(str(listing))}", "mk")
 
 
-def test_submodules_are_left_empty_and_said_so(code, tmp_path, settings, caplog):
-    code.git("update-index", "--add", "--cacheinfo", f"160000,{code.head},vendor/lib")
+def _add_submodule(code: Repository, url: str, commit: str, path: str = "vendor/lib") -> str:
+    """Commit a submodule as it is in the index and in .gitmodules; the commit."""
+    modules = code.path / ".gitmodules"
+    before = modules.read_text() if modules.exists() else ""
+    modules.write_text(f'{before}[submodule "{path}"]\n\tpath = {path}\n\turl = {url}\n')
+    code.git("add", ".gitmodules")
+    code.git("update-index", "--add", "--cacheinfo", f"160000,{commit},{path}")
     code.git("commit", "--quiet", "-m", "submodule")
+    return code.head
+
+
+@pytest.fixture
+def library(server: GitServer) -> Repository:
+    repository = server.repository("library")
+    repository.commit(lib="the library")
+    return repository
+
+
+@pytest.mark.parametrize("address", ["../library", "./../library", "absolute"])
+def test_submodules_are_fetched_by_their_commits(code, library, tmp_path, cached, caplog, address):
+    wanted = library.head
+    library.commit(lib="a later one")
+    _add_submodule(code, library.url if address == "absolute" else address, wanted)
+    for number in range(2):  # from its server, then from the cache
+        get(f"git+{code.url}", tmp_path / str(number), cached)
+        found = files_below(tmp_path / str(number))
+        assert found == {"main.py": "first", ".gitmodules": ANY, "vendor/lib/lib.py": "the library"}
+    assert not caplog.records
+
+
+def test_submodules_within_submodules_are_fetched_and_circles_end(
+    server, code, library, tmp_path, settings, caplog
+):
+    inner = server.repository("inner")
+    commit = inner.commit(inner="inside")
+    _add_submodule(library, "../inner", commit, "deep")
+    _add_submodule(code, "../library", library.head)
     get(f"git+{code.url}", tmp_path / "d", settings)
-    assert files_below(tmp_path / "d") == {"main.py": "first"}
-    assert "vendor/lib" in caplog.text
+    assert files_below(tmp_path / "d")["vendor/lib/deep/inner.py"] == "inside"
+    for _ in range(8):
+        commit = _add_submodule(inner, "../inner", commit, f"again{commit[:6]}")
+    get(f"git+{inner.url}", tmp_path / "e", settings)
+    assert "within each other" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("../nowhere", "vendor/lib"), ("file:///etc", "over https or ssh"), ("/etc", "over https or ssh"), ("ext::sh -c touch% x", "over https or ssh"),
+        ("--upload-pack=x", "over https or ssh"), ("http://[bad", "host or port"), ("git://127.0.0.1/x", "over https or ssh"),
+    ],
+)  # fmt: skip
+def test_a_submodule_that_is_not_fetched_is_said_at_every_run(
+    code, tmp_path, cached, caplog, address, why
+):
+    _add_submodule(code, address, code.head)
+    for number in range(2):
+        caplog.clear()
+        get(f"git+{code.url}", tmp_path / str(number), cached)
+        assert files_below(tmp_path / str(number)) == {"main.py": "first", ".gitmodules": ANY}
+        assert "the submodule vendor/lib is not fetched" in caplog.text
+        assert why in caplog.text
+    caplog.clear()
+    code.commit(src__a="a")
+    get(f"git+{code.url}#:src", tmp_path / "sub", cached)
+    assert not caplog.records  # nobody needs it there
+
+
+def test_a_submodule_of_another_host_gets_no_credentials(code, tmp_path, settings, caplog):
+    (tmp_path / "elsewhere").mkdir()
+    with git_server(tmp_path / "elsewhere") as other:
+        theirs = other.repository("library")
+        commit = theirs.commit(lib="theirs")
+        other.private["library"] = "oauth2:other"
+        _add_submodule(code, theirs.url, commit)
+        token = replace(settings, tokens={"GIT_TOKEN": TOKEN})
+        get(f"git+{code.url}", tmp_path / "d", token)
+        assert other.authorizations
+        assert not any(other.authorizations)
+    assert "vendor/lib is not fetched" in caplog.text
+    assert TOKEN not in caplog.text
+
+
+def test_a_submodule_of_the_same_private_server_gets_them(
+    server, code, library, tmp_path, settings
+):
+    server.private.update(code=f"oauth2:{TOKEN}", library=f"oauth2:{TOKEN}")
+    _add_submodule(code, "../library", library.head)
+    get(f"git+{code.url}", tmp_path / "d", replace(settings, tokens={"GIT_TOKEN": TOKEN}))
+    assert files_below(tmp_path / "d")["vendor/lib/lib.py"] == "the library"
+    with_url = code.url.replace("http://", f"http://oauth2:{TOKEN}@")
+    get(f"git+{with_url}", tmp_path / "e", settings)
+    assert files_below(tmp_path / "e")["vendor/lib/lib.py"] == "the library"
+
+
+# Git LFS
+
+
+def _pointer(content: bytes) -> str:
+    digest = hashlib.sha256(content).hexdigest()
+    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {len(content)}\n"
+
+
+def _without_lfs(settings: Settings, tmp_path: Path) -> Settings:
+    """With a PATH that has git and no git-lfs."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("git", "sh"):
+        (folder / name).symlink_to(str(shutil.which(name)))
+    return replace(settings, environ={**settings.environ, "PATH": str(folder)})
+
+
+def test_files_in_lfs_are_fetched_where_git_lfs_is_installed_and_warned_of_elsewhere(
+    server, code, tmp_path, cached, caplog
+):
+    content = b"many bytes" * 1000
+    code.commit(data__table=_pointer(content), short=_pointer(b"")[:50])
+    lacking = _without_lfs(cached, tmp_path)
+    for number in range(2):
+        caplog.clear()
+        get(f"git+{code.url}", tmp_path / str(number), lacking)
+        assert "data/table.py: git-lfs is not installed" in caplog.text
+    if shutil.which("git-lfs") is None:
+        pytest.skip("git-lfs is not installed")
+    caplog.clear()
+    get(f"git+{code.url}", tmp_path / "absent", cached)
+    assert "files in Git LFS are still pointers, data/table.py" in caplog.text
+    server.large[hashlib.sha256(content).hexdigest()] = content
+    caplog.clear()
+    for number in range(2):
+        get(f"git+{code.url}", tmp_path / f"there{number}", cached)
+        assert (tmp_path / f"there{number}" / "data" / "table.py").read_bytes() == content
+    assert not caplog.records
+
+
+def test_files_in_lfs_count_against_the_limits_before_they_are_fetched(
+    server, code, tmp_path, settings, monkeypatch
+):
+    if shutil.which("git-lfs") is None:
+        pytest.skip("git-lfs is not installed")
+    pointer = _pointer(b"x").replace("size 1", f"size {10**15}")
+    code.commit(data=pointer)
+    fault = refused(f"git+{code.url}", tmp_path / "d", settings)
+    assert fault.code == "source/too-large"
+    assert not [one for one in server.requests if "lfs" in one]
 
 
 # The cache

@@ -1,7 +1,7 @@
 """Keeps what was fetched under its digest, so that the same code is transferred once.
 
     sha256/<digest>            a file or an archive, as it came
-    git/<url and commit>/      tree/ and its digest
+    git/<url and commit>/      tree/, its digest, and notes of what is not in it
     seen/<address>.json        the ETag and digest that an address had last
     tmp/                       unfinished; entries appear in the others by one atomic rename
 
@@ -15,7 +15,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -84,14 +84,18 @@ def tree(cache: Path | None, name: str) -> Path | None:
     return None
 
 
-def keep_tree(cache: Path | None, path: Path, name: str) -> Path:
-    """Move a finished folder into the cache; where it is now."""
+def keep_tree(
+    cache: Path | None, path: Path, name: str, notes: Sequence[tuple[str, str]] = ()
+) -> Path:
+    """Move a finished folder into the cache, with what is to be said of it at every use; where it is now."""
     if cache is None:
         return path
     with tempfile.TemporaryDirectory(dir=cache / "tmp") as folder:
         entry = Path(folder) / name
         entry.mkdir()
         (entry / "digest").write_text(tree_digest(path))
+        if notes:
+            (entry / "notes.json").write_text(json.dumps(list(notes)))
         path.rename(entry / "tree")
         try:
             entry.rename(cache / "git" / name)
@@ -100,6 +104,18 @@ def keep_tree(cache: Path | None, path: Path, name: str) -> Path:
             (entry / "tree").rename(path)
             return path
     return cache / "git" / name / "tree"
+
+
+def notes(tree: Path) -> list[tuple[str, str]]:
+    """What was kept with a cached folder: (path, text) of each."""
+    file = tree.parent / "notes.json"
+    try:
+        return [(str(path), str(text)) for path, text in json.loads(file.read_text())]
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError):
+        log.warning("a damaged note is dropped from the cache: %s", file)
+        return []
 
 
 def last_seen(cache: Path | None, address: str) -> tuple[str, Path | None]:

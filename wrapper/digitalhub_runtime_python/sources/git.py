@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from digitalhub_runtime_python import transfer
 from digitalhub_runtime_python.errors import SourceFault
 from digitalhub_runtime_python.settings import Settings
-from digitalhub_runtime_python.sources import Fetched, cache, git_faults, tree
+from digitalhub_runtime_python.sources import Fetched, cache, git_faults, git_parts, tree
 from digitalhub_runtime_python.sources.uri import SourceUri
 
 log = logging.getLogger(__name__)
@@ -62,10 +62,17 @@ def fetch(uri: SourceUri, dest: Path, settings: Settings) -> Fetched:
     with cache.scratch(held, dest) as folder:
         git = Git(uri, folder, settings)
         commit = uri.ref.lower() if _COMMIT.fullmatch(uri.ref.lower()) else git.resolve()
-        name = cache.key(uri.url, commit)
+        # What is a pointer to Git LFS here is a file where git-lfs is installed.
+        name = cache.key(uri.url, commit, *(["lfs"] if git_parts.has_lfs(git.environ) else []))
         found = cache.tree(held, name)
         if found is None:
-            found = cache.keep_tree(held, git.tree(commit), name)
+            found, notes = git.tree(commit)
+            if all(one.lasting for one in notes):
+                found = cache.keep_tree(held, found, name, [(one.path, one.text) for one in notes])
+        else:
+            notes = [git_parts.Note(path, text) for path, text in cache.notes(found)]
+        for text in git_parts.shown(notes, uri.subfolder):
+            log.warning("%s: %s", uri.shown, text)
         tree.take(found, uri.subfolder, dest, uri.shown, keep=held is not None)
     return Fetched(dest, None, f"git:{commit}")
 
@@ -83,6 +90,7 @@ class Git:
                 "Install git in the image, or give the repository's archive as zip+https://….",
             )
         self.uri = uri
+        self.settings = settings
         self.repository = folder / "repository"
         self.repository.mkdir()
         self.complete = False
@@ -121,8 +129,15 @@ class Git:
         names = self._refs("refs/heads/*", "refs/tags/*")
         raise git_faults.no_ref(self.uri, names)
 
-    def tree(self, commit: str) -> Path:
-        """Check the commit out; the folder, without `.git`."""
+    def tree(
+        self, commit: str, level: int = 0, left: list[int] | None = None
+    ) -> tuple[Path, list[git_parts.Note]]:
+        """Check the commit out; the folder, without `.git`, and what of it is not there.
+
+        Args:
+            level: how many repositories this one is a submodule within.
+            left: one number, of the submodules that may still be fetched.
+        """
         if not self.complete:
             self._init(commit)
             try:
@@ -132,10 +147,13 @@ class Git:
                 self._fetch_all()
         if self.complete and not self._expand(commit):
             raise git_faults.no_ref(self.uri, self._refs("refs/heads/*", "refs/tags/*"))
-        self._check_size(commit)
+        sizes, submodules = self._contents(commit)
         self._run("checkout", "--quiet", "--detach", commit)
+        notes = git_parts.fetch_large_files(self, sizes)
+        if submodules:
+            notes += git_parts.fetch_submodules(self, submodules, level, left or [git_parts.MOST])
         shutil.rmtree(self.repository / ".git")
-        return self.repository
+        return self.repository, notes
 
     def _refs(self, *patterns: str) -> dict[str, str]:
         lines = self._run("ls-remote", "--quiet", "--", self.uri.url, *patterns).splitlines()
@@ -159,12 +177,13 @@ class Git:
             self._init(commit)
             self._fetch_all()
         command = [*self.command, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"]
-        return self._start(command).stdout.strip()
+        return self.start(command).stdout.strip()
 
-    def _check_size(self, commit: str) -> None:
+    def _contents(self, commit: str) -> tuple[dict[str, int], dict[str, str]]:
+        """(path -> bytes of each file that may be a pointer, path -> commit of each submodule), within the limits."""
         # Before the checkout: a repository of ten small objects can hold billions of files.
         budget = transfer.Budget(self.uri.shown)
-        submodules = []
+        sizes, submodules = {}, {}
         command = [*self.command, "ls-tree", "-r", "-l", "-z", "--full-tree", commit]
         with subprocess.Popen(
             command, cwd=self.repository, env=self.environ, stdin=subprocess.DEVNULL,
@@ -174,25 +193,24 @@ class Git:
             try:
                 for entry in _split(process.stdout):
                     fields, _, path = entry.partition(b"\t")
-                    kind, size = fields.split()[1], fields.split()[3]
+                    _, kind, identity, size = fields.split()
                     budget.entry()
                     budget.add(int(size) if size.isdigit() else 0)
                     if kind == b"commit":
-                        submodules.append(os.fsdecode(path))
+                        submodules[os.fsdecode(path)] = identity.decode()
+                    elif size.isdigit() and int(size) in git_parts.POINTER_SIZES:
+                        sizes[os.fsdecode(path)] = int(size)
             except BaseException:
                 process.kill()
                 raise
-        if submodules:
-            log.warning("submodules are not fetched, their folders stay empty: %s", submodules)
+        return sizes, submodules
 
     def _run(self, *arguments: str) -> str:
         for pause in (*PAUSES, None):
-            done = self._start([*self.command, *arguments])
+            done = self.start([*self.command, *arguments])
             if done.returncode == 0:
                 return done.stdout
-            text = done.stderr
-            for secret in (self.password, self.user if self.uri.user else ""):
-                text = text.replace(secret, "***") if secret else text
+            text = self.without_secrets(done.stderr)
             fault = git_faults.from_output(self.uri, text, known=bool(self.password))
             if pause is None or fault.code not in ("source/unreachable", "source/unavailable"):
                 raise fault
@@ -200,7 +218,14 @@ class Git:
             time.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 
-    def _start(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+    def without_secrets(self, text: str) -> str:
+        """What git said, without the credentials that it was given."""
+        for secret in (self.password, self.user if self.uri.user else ""):
+            text = text.replace(secret, "***") if secret else text
+        return text
+
+    def start(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        """Run a git command to its end, whatever that is."""
         try:
             return subprocess.run(
                 command, cwd=self.repository, env=self.environ, stdin=subprocess.DEVNULL,
@@ -262,6 +287,7 @@ def _environment(
         SSH_ASKPASS="",
         GIT_ALLOW_PROTOCOL=PROTOCOLS[urlsplit(uri.url).scheme],
         GIT_NO_REPLACE_OBJECTS="1",
+        GIT_LFS_SKIP_SMUDGE="1",  # all at once after the checkout, within the limits
         # A repository above the workspace is not ours.
         GIT_CEILING_DIRECTORIES=str(repository.parent),
     )
