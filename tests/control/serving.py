@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import pytest
 
 from digitalhub_python_control.api.app import create_app
 from digitalhub_python_control.clientenv import client_environment
-from digitalhub_python_control.console import routes
+from digitalhub_python_control.console import live, routes
 from digitalhub_python_control.hosting import Host
 from digitalhub_python_control.settings import ControlSettings
 from digitalhub_python_control.store.store import Store
@@ -105,7 +106,8 @@ def serving(settings: ControlSettings, **client: Any) -> Iterator[Plane]:
     listener = socket.create_server((settings.host, settings.port))
     settings = replace(settings, port=listener.getsockname()[1])
     app = create_app(settings, store, pages=routes.pages())
-    host = Host(app, listener, grace=5)
+    # Open pages would keep it waiting.
+    host = Host(app, listener, grace=5, on_stop=partial(live.close, app))
     started = threading.Event()
     thread = threading.Thread(target=host.run, args=[started.set])
     thread.start()
