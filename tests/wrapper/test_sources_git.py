@@ -411,20 +411,51 @@ def test_the_variables_of_a_surrounding_git_change_nothing(code, tmp_path, setti
     assert git(tmp_path / "around", "status", "--porcelain") == "?? runs/"
 
 
-def test_links_that_stay_inside_are_kept_and_others_refused(code, tmp_path, settings):
+@pytest.mark.parametrize("held", [False, True])
+def test_links_inside_the_repository_are_followed_and_others_left_out_with_a_warning(
+    code, tmp_path, settings, cached, caplog, held
+):
+    settings = cached if held else settings
     (code.path / "link.py").symlink_to("main.py")
-    code.commit(src__a="a")
+    code.commit(src__a="a", common__b="b", common__deep__c="c")
+    (code.path / "src" / "up.py").symlink_to("../main.py")
+    (code.path / "src" / "common").symlink_to("../common")
+    (code.path / "common" / "self").symlink_to("../src/up.py")
+    (code.path / "loop").symlink_to("loop")
+    code.commit()
     get(f"git+{code.url}", tmp_path / "1", settings)
     assert files_below(tmp_path / "1")["link.py"] == "-> main.py"
-    (code.path / "src" / "up.py").symlink_to("../main.py")
+    assert files_below(tmp_path / "1")["loop"] == "-> loop"
+    for number in range(2):
+        get(f"git+{code.url}#:src", tmp_path / f"src{number}", settings)
+        found = files_below(tmp_path / f"src{number}")
+        assert {name: found[name] for name in ("a.py", "up.py", "common/b.py", "common/deep/c.py")} == {
+            "a.py": "a", "up.py": "first", "common/b.py": "b", "common/deep/c.py": "c",
+        }  # fmt: skip
+    caplog.clear()
+    for name, target in [
+        ("absolute", "/etc/passwd"),
+        ("out", "../../outside"),
+        ("over", "src/../../x"),
+        ("pkg", "/usr/lib"),
+    ]:
+        (code.path / name).symlink_to(target)
     code.commit()
-    get(f"git+{code.url}", tmp_path / "2", settings)
-    fault = refused(f"git+{code.url}#:src", tmp_path / "3", settings)
-    assert fault.code == "source/unsafe-link"
-    assert "up.py" in fault.message
-    (code.path / "bad").symlink_to("/etc/passwd")
-    code.commit()
-    assert refused(f"git+{code.url}", tmp_path / "4", settings).code == "source/unsafe-link"
+    fetched = get(f"git+{code.url}", tmp_path / "4", settings)
+    assert sorted(fetched.left_out) == ["absolute", "out", "over", "pkg"]
+    assert not {"absolute", "out", "over", "pkg"} & files_below(tmp_path / "4").keys()
+    assert "the link absolute is left out, for it leads out of the code: /etc/passwd" in caplog.text
+    for number, handler in enumerate(["pkg.module:f", "pkg:f", "pkg/module.py:f", "pkg.module.f"]):
+        dest = tmp_path / f"needed{number}"
+        with pytest.raises(SourceFault, match="needs the link pkg"):
+            fetch(SourceSpec(source=f"git+{code.url}", handler=handler), dest, settings)
+        assert list(dest.iterdir()) == []
+    for number, handler in enumerate(["main:f", "pkgs.module:f", "main.py:f", "f"]):
+        fetch(
+            SourceSpec(source=f"git+{code.url}", handler=handler),
+            tmp_path / f"fine{number}",
+            settings,
+        )
 
 
 def test_a_subfolder_that_is_a_link_leads_nowhere_else(code, tmp_path, settings):

@@ -50,6 +50,8 @@ class Fetched:
     """The one file that the source names, relative to root; None for a folder or a repository."""
     revision: str | None
     """What exactly was fetched: `git:<40 hex>` or `sha256:<64 hex>`; goes to status.source."""
+    left_out: tuple[str, ...] = ()
+    """Paths of links that lead out of the code, which are not there."""
 
 
 def fetch(source: SourceSpec, dest: Path, settings: Settings) -> Fetched:
@@ -103,7 +105,22 @@ def _fetch(source: SourceSpec, dest: Path, settings: Settings) -> Fetched:
         from digitalhub_runtime_python.foreign import refuse_foreign
 
         refuse_foreign(dest / fetched.main, uri.shown)
+    for path in fetched.left_out:
+        if _is_needed(path, source.handler or ""):
+            raise SourceFault(
+                "source/unsafe-link",
+                f"In {uri.shown}, the handler {source.handler!r} needs the link {path}, which leads out of the code.",
+                "Replace the link by the file, or choose a folder that holds both.",
+            )
     return fetched
+
+
+def _is_needed(path: str, handler: str) -> bool:
+    """Whether the handler's own file is a path, or below it."""
+    named = handler.rpartition(":")[0] if ":" in handler else handler.rpartition(".")[0]
+    file = named if named.endswith(".py") else f"{named.replace('.', '/')}.py"
+    folder = file[:-3]
+    return path in (file, folder) or file.startswith(f"{path}/")
 
 
 def _fetcher(uri: SourceUri) -> Callable[[SourceUri, Path, Settings], Fetched]:

@@ -73,8 +73,8 @@ def fetch(uri: SourceUri, dest: Path, settings: Settings) -> Fetched:
             notes = [git_parts.Note(path, text) for path, text in cache.notes(found)]
         for text in git_parts.shown(notes, uri.subfolder):
             log.warning("%s: %s", uri.shown, text)
-        tree.take(found, uri.subfolder, dest, uri.shown, keep=held is not None)
-    return Fetched(dest, None, f"git:{commit}")
+        left_out = tree.take(found, uri.subfolder, dest, uri.shown, keep=held is not None)
+    return Fetched(dest, None, f"git:{commit}", tuple(left_out))
 
 
 class Git:

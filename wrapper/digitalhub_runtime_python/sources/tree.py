@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from digitalhub_runtime_python.errors import SourceFault
-from digitalhub_runtime_python.transfer import CHUNK
+from digitalhub_runtime_python.transfer import CHUNK, Budget
+
+log = logging.getLogger(__name__)
 
 
 def entries(root: Path) -> Iterator[Path]:
@@ -79,14 +82,17 @@ def copy_file(path: Path, target: Path) -> None:
     target.chmod(0o755 if path.stat().st_mode & 0o111 else 0o644)
 
 
-def take(tree: Path, subfolder: str, dest: Path, what: str, *, keep: bool) -> None:
-    """Bring a checked-out or unpacked tree, or its subfolder, into `dest`, and check its links.
+def take(tree: Path, subfolder: str, dest: Path, what: str, *, keep: bool) -> list[str]:
+    """Bring a checked-out or unpacked tree, or its subfolder, into `dest`; the links that are left out.
+
+    A link to something else of the tree is followed: where that is not below the subfolder, it is copied. One that
+    leads out of the tree, or is absolute, is left out with a warning.
 
     Args:
         keep: copy, because the tree stays in the cache; else it is moved.
 
     Raises:
-        SourceFault: there is no such subfolder, or a link leads out of it.
+        SourceFault: there is no such subfolder, or what links add is too large.
     """
     root = (tree / subfolder).resolve()
     if tree.resolve() not in (root, *root.parents) or not root.is_dir():
@@ -96,7 +102,7 @@ def take(tree: Path, subfolder: str, dest: Path, what: str, *, keep: bool) -> No
             f"{what} has no folder {subfolder!r}.",
             f"Folders at its top: {', '.join(folders[:10]) or 'none'}.",
         )
-    check_links(root, what)
+    ends = {path.relative_to(root): _end(path, tree.resolve()) for path in entries(root) if path.is_symlink()}  # fmt: skip
     for entry in sorted(root.iterdir()):
         if not keep:
             entry.rename(dest / entry.name)
@@ -104,3 +110,38 @@ def take(tree: Path, subfolder: str, dest: Path, what: str, *, keep: bool) -> No
             shutil.copytree(entry, dest / entry.name, symlinks=True)
         else:
             shutil.copy2(entry, dest / entry.name, follow_symlinks=False)
+    budget = Budget(what)
+    for path, end in ends.items():
+        if end is not None and end != root and root not in end.parents and end.exists():
+            (dest / path).unlink()
+            _copy(end, dest / path, budget)
+    left_out = []
+    for path in list(entries(dest)):
+        if path.is_symlink() and _end(path, dest.resolve()) is None:
+            left_out.append(path.relative_to(dest).as_posix())
+            log.warning("%s: the link %s is left out, for it leads out of the code: %s", what, left_out[-1], path.readlink())  # fmt: skip
+            path.unlink()
+    return left_out
+
+
+def _end(link: Path, root: Path) -> Path | None:
+    """Where a link ends within `root`; None for one that is absolute, or leads out. A loop ends at itself."""
+    if link.readlink().is_absolute():
+        return None
+    try:
+        end = link.resolve()
+    except (OSError, RuntimeError):
+        return link
+    return end if end == root or root in end.parents else None
+
+
+def _copy(source: Path, target: Path, budget: Budget) -> None:
+    """Copy what a link leads to; links in it stay links."""
+    budget.entry()
+    if source.is_dir() and not source.is_symlink():
+        target.mkdir()
+        for one in sorted(source.iterdir()):
+            _copy(one, target / one.name, budget)
+        return
+    budget.add(source.lstat().st_size)
+    shutil.copy2(source, target, follow_symlinks=False)
