@@ -196,6 +196,23 @@ def test_a_zip_is_uploaded_and_keeps_its_handler(script: Script) -> None:
     )
 
 
+def test_a_tar_is_uploaded_too(script: Script) -> None:
+    seen = script(
+        user_code(
+            """
+            import pathlib, tarfile
+            pathlib.Path("main.py").write_text("def f(): return 'from a tar'")
+            with tarfile.open("bundle.tar.gz", "w:gz") as archive:
+                archive.add("main.py")
+            function = new(code_src="bundle.tar.gz")
+            show(result=function.run(local_execution=True).result("output_0"), source=function.spec.source)
+            """
+        )
+    )
+    assert seen.result == "from a tar"
+    assert seen.source["source"].endswith("/bundle.tar.gz")
+
+
 def test_an_instance_of_the_functions_own_class_is_stored_and_comes_back(script: Script) -> None:
     code = "class Model:\n    weight = 3\ndef f():\n    return Model()\n"
     seen = script(

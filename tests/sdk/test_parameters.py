@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import re
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -314,12 +317,34 @@ def test_a_near_file_is_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         source.read_code({"code_src": "mian.py", "handler": "f"})
 
 
-def test_what_is_neither_python_nor_zip_nor_folder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.zip").write_text("no zip")
+@pytest.mark.parametrize(
+    "name", ["x.zip", "x.tar", "x.tar.gz", "x.tgz", "x.tar.bz2", "x.tar.xz", "X.TAR.GZ"]
+)
+def test_an_archive_is_taken_by_its_name_and_checked_by_its_content(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    kind = name.lower().rpartition(".")[2]
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as packed:
+            packed.writestr("main.py", "def f(): ...\n")
+    else:
+        (tmp_path / "main.py").write_text("def f(): ...\n")
+        with tarfile.open(path, f"w:{ {'tar': '', 'tgz': 'gz'}.get(kind, kind) }") as tar:
+            tar.add(tmp_path / "main.py", "main.py")
+    assert source.read_code({"code_src": str(path), "handler": "main:f"}).upload == path
+    for spoiled in (b"neither", b"", path.read_bytes()[:20]):
+        path.write_bytes(spoiled)
+        with pytest.raises(Fault, match=re.escape(name)) as caught:
+            source.read_code({"code_src": str(path), "handler": "main:f"})
+        assert caught.value.code == "source/bad-archive"
+
+
+def test_what_is_neither_python_nor_an_archive_nor_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("{}")
-    with pytest.raises(Fault, match="is not a zip archive"):
-        source.read_code({"code_src": str(tmp_path / "x.zip"), "handler": "f"})
-    with pytest.raises(Fault, match=r"is no \.py file, no \.ipynb, no \.zip and no folder"):
+    with pytest.raises(
+        Fault, match=r"neither a \.py file, an \.ipynb, an archive \(\.zip, .*\) nor a folder"
+    ):
         source.read_code({"code_src": str(tmp_path / "x.txt"), "handler": "f"})
 
 

@@ -1,6 +1,6 @@
 """From what a user calls a function's code to what the platform stores of it.
 
-A .py file is embedded with its name; a folder and a .zip go to the project's default store; a URI
+A .py file is embedded with its name; a folder and an archive go to the project's default store; a URI
 stays what it is.
 """
 
@@ -27,6 +27,7 @@ from digitalhub_runtime_python.handlers import check_handler_exists
 from digitalhub_runtime_python.sdk import cells, compat
 from digitalhub_runtime_python.sdk.checks import check_handler
 from digitalhub_runtime_python.sources import SCHEMES, local, tree, uri
+from digitalhub_runtime_python.sources import archive as archives
 
 logger = compat.get_logger(__name__)
 
@@ -41,7 +42,7 @@ class Code:
     source: dict[str, Any]
     """For `spec.source`."""
     upload: Path | None = None
-    """A folder or a .zip that has to be uploaded before `source` is right."""
+    """A folder or an archive that has to be uploaded before `source` is right."""
 
 
 def read_code(parameters: Mapping[str, Any], python_version: str = "") -> Code:
@@ -76,7 +77,7 @@ def read_code(parameters: Mapping[str, Any], python_version: str = "") -> Code:
         raise SourceFault(
             "source/missing",
             "The function has no code.",
-            "Pass code_src='file.py' (or a folder, a .zip, a URI), or code='…'.",
+            "Pass code_src='file.py' (or a folder, an archive, a URI), or code='…'.",
         )
     parsed = uri.parse(code_src)
     if parsed.scheme not in SCHEMES:
@@ -125,7 +126,7 @@ def with_function(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def upload(code: Code, project: str, name: str, entity_id: str) -> dict[str, Any]:
-    """Upload the folder or .zip to the project's default store; the `source` that then is right.
+    """Upload the folder or archive to the project's default store; the `source` that then is right.
 
     Raises:
         SourceFault: source/no-store, source/upload
@@ -133,11 +134,11 @@ def upload(code: Code, project: str, name: str, entity_id: str) -> dict[str, Any
     if code.upload is None:
         return code.source
     with tempfile.TemporaryDirectory(prefix="dhpy-") as place:
-        archive = code.upload
-        if archive.is_dir():
-            archive = pack(archive, Path(place, "archive.zip"))
+        packed = code.upload
+        if packed.is_dir():
+            packed = pack(packed, Path(place, "archive.zip"))
         try:
-            target = compat.files_path(project, "function", name, entity_id, str(archive))
+            target = compat.files_path(project, "function", name, entity_id, str(packed))
         except ValueError as exc:
             raise SourceFault(
                 "source/no-store",
@@ -145,7 +146,7 @@ def upload(code: Code, project: str, name: str, entity_id: str) -> dict[str, Any
                 "Set DHCORE_DEFAULT_FILES_STORE, e.g. s3://bucket, or pass a single .py file.",
             ) from exc
         try:
-            get_store(target).upload(str(archive), target)
+            get_store(target).upload(str(packed), target)
         except Exception as exc:
             raise SourceFault(
                 "source/upload",
@@ -225,18 +226,13 @@ def _read_local(
         return Code({**source, "source": _shown_name(path.with_suffix(".py"))})
     if path.is_dir():
         return Code(source, path)
-    if path.suffix == ".zip" and path.is_file():
-        if not zipfile.is_zipfile(path):
-            raise SourceFault(
-                "source/bad-archive",
-                f"{path} is not a zip archive.",
-                "Pack it again, or pass the folder.",
-            )
+    if path.name.lower().endswith(uri.ARCHIVES) and path.is_file():
+        archives.check(path, str(path))
         return Code(source, path)
     if path.exists():
         raise SourceFault(
             "source/not-code",
-            f"{path} is no .py file, no .ipynb, no .zip and no folder.",
+            f"{path} is neither a .py file, an .ipynb, an archive ({', '.join(uri.ARCHIVES)}) nor a folder.",
             "Pass one of these, or a URI.",
         )
     raise _missing(path)

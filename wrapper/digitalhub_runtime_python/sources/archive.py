@@ -65,6 +65,26 @@ def extract(path: Path, dest: Path, what: str) -> None:
     tree.check_links(dest, what)
 
 
+def check(path: Path, what: str) -> None:
+    """Refuse a file that is neither a zip nor a tar, by its content.
+
+    Raises:
+        SourceFault: source/bad-archive
+    """
+    import tarfile  # few sources are one
+
+    try:
+        if zipfile.is_zipfile(path):
+            return
+        if _is_tar(path):
+            with tarfile.open(path) as archive:
+                archive.next()
+            return
+    except (tarfile.TarError, *DAMAGED) as exc:
+        raise _bad(what, str(exc) or type(exc).__name__, _head(path)) from exc
+    raise _bad(what, "it is neither a zip nor a tar", _head(path))
+
+
 def _unzip(
     path: Path, dest: Path, what: str, budget: transfer.Budget, packed: int
 ) -> list[tuple[PurePosixPath, bytes]]:
