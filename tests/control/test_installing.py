@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +19,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from digitalhub_python_control.installing import image, manifests
+from digitalhub_python_control.installing import chart, image, manifests
 from digitalhub_python_control.installing.manifests import Installation
 from digitalhub_python_control.running.kubernetes import rights
 from digitalhub_python_control.running.kubernetes.settings import KubernetesSettings
@@ -144,3 +146,74 @@ def test_its_image_has_the_packages_with_their_data_and_requirements_with_both_e
         assert name in packages, sorted(n for n in packages if n.endswith(".html"))[:5]
     wanted = " ".join(image.requirements())
     assert "kubernetes" in wanted and "psycopg" in wanted and "extra" not in wanted
+
+
+# The chart
+
+HELM = shutil.which("helm") or shutil.which("helm", path="/root/go/bin")
+needs_helm = pytest.mark.skipif(HELM is None, reason="helm is not installed")
+
+
+def rendered(folder: Path, release: str, namespace: str, values: dict[str, Any]) -> subprocess.CompletedProcess[str]:  # fmt: skip
+    chart.write(folder / "chart", "team/image:1")
+    (folder / "given.yaml").write_text(json.dumps(values))
+    command = [str(HELM), "template", release, str(folder / "chart"), "-n", namespace, "-f", str(folder / "given.yaml")]  # fmt: skip
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@needs_helm
+@pytest.mark.parametrize(
+    ("values", "changes"),
+    [
+        ({}, {}),
+        (
+            {"image": "other:2", "secret": "mine", "storage": "1Ti", "storageClass": "fast", "cpu": "2", "memory": "1Gi",
+             "pullSecret": "login", "allowFrom": ["a", "b"], "settings": {"DHPY_IMAGES": "x/y", "DHPY_LOG_FORMAT": "json: {"}},
+            {"image": "other:2", "secret": "mine", "storage": "1Ti", "storage_class": "fast", "cpu": "2", "memory": "1Gi",
+             "pull_secret": "login", "allow_from": ("a", "b"), "settings": {"DHPY_IMAGES": "x/y", "DHPY_LOG_FORMAT": "json: {"}},
+        ),
+        ({"settings": {"DHPY_CALLBACK_URL": "https://x"}}, {"settings": {"DHPY_CALLBACK_URL": "https://x"}}),
+    ],
+)  # fmt: skip
+def test_the_chart_renders_the_objects_of_the_manifests(
+    tmp_path: Path, values: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    done = rendered(tmp_path, "plane", "functions", values)
+    assert done.returncode == 0, done.stderr
+    wanted = manifests.objects(Installation(**{"image": "team/image:1", "name": "plane", "namespace": "functions", **changes}))  # fmt: skip
+    made = list(yaml.safe_load_all(done.stdout))
+
+    def comparable(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Sorted by kind, and variables by name: their order means nothing."""
+        found = json.loads(json.dumps(objects))
+        for one in found:
+            if one["kind"] == "Deployment":
+                one["spec"]["template"]["spec"]["containers"][0]["env"].sort(key=lambda e: e["name"])  # fmt: skip
+        return sorted(found, key=lambda one: one["kind"])
+
+    assert comparable(made) == comparable(wanted)
+
+
+@needs_helm
+@pytest.mark.parametrize("variable", ["DHPY_TOKEN", "DHPY_HOME"])
+def test_the_chart_refuses_what_the_manifests_refuse(tmp_path: Path, variable: str) -> None:
+    done = rendered(tmp_path, "plane", "functions", {"settings": {variable: "hidden-value"}})
+    assert done.returncode != 0 and variable in done.stderr and "hidden-value" not in done.stderr
+
+
+def test_a_charts_template_is_whole_and_uses_every_value(tmp_path: Path) -> None:
+    """What can be told without helm."""
+    files = chart.files("team/image:1")
+    text = files["templates/control-plane.yaml"]
+    assert "standin" not in text and "76543" not in text
+    blocks = re.findall(r"\{\{- (range|with|if|end)\b", text)
+    assert blocks.count("end") * 2 == len(blocks)
+    for value in yaml.safe_load(files["values.yaml"]):
+        assert f".Values.{value}" in text, value
+    chart.write(tmp_path / "new", "image")
+    with pytest.raises(UsageFault, match="is there already"):
+        chart.write(tmp_path / "new", "image")
+
+
+def test_the_variables_that_the_manifests_set_are_those_that_they_refuse() -> None:
+    assert set(environment(Installation("image"))) == manifests.OWN

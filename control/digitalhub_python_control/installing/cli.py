@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -69,3 +70,20 @@ def manifests_(image: str, settings: tuple[str, ...], **given: Any) -> None:
     wanted = {**ours, **{name: str(value) for name, value in pairs(settings).items()}}
     installation = manifests.Installation(image or images.reference(os.environ), settings=wanted, **given)  # fmt: skip
     click.echo(yaml.safe_dump_all(manifests.objects(installation), sort_keys=False), nl=False)
+
+
+@control_plane.command("chart")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--image", default="", help="Where no value says. Default: what `dhpy control-plane image` makes, in DHPY_IMAGES.")  # fmt: skip
+def chart_(folder: Path, image: str) -> None:
+    """Write the same objects as a Helm chart into a new FOLDER; values.yaml there names its values.
+
+    \b
+    Example:
+      dhpy control-plane chart chart && helm install dhpy chart --set settings.DHPY_REGISTRY=registry.example/functions
+    """
+    from digitalhub_python_control.installing import chart
+    from digitalhub_python_control.installing import image as images
+
+    chart.write(folder, image or images.reference(os.environ))
+    click.echo(str(folder))

@@ -27,6 +27,11 @@ SECRETS = frozenset(
 )  # fmt: skip
 """Variables that come from the Secret and stand in no manifest."""
 
+OWN = frozenset(
+    {"HOME", "TMPDIR", "DHPY_HOST", "DHPY_PORT", "DHPY_HOME", "DHPY_CACHE", "DHPY_ENGINE", "DHPY_CALLBACK_URL", "DHPY_KUBERNETES_INSTANCE"}
+)  # fmt: skip
+"""Variables that the manifests set themselves; only the address for pods may be another."""
+
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,50}[a-z0-9])?")
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|[KMGTP]i?)?")
@@ -68,7 +73,7 @@ class Installation:
         for variable in self.settings:
             if variable in SECRETS:
                 raise UsageFault("usage/setting", f"{variable} is secret, and a manifest is read by many.", f"Put it into the Secret {self.secret or self.name}.")  # fmt: skip
-            if variable in _own(self) and variable != "DHPY_CALLBACK_URL":
+            if variable in OWN - {"DHPY_CALLBACK_URL"}:
                 raise UsageFault("usage/setting", f"{variable} is set by the manifests themselves.", "Leave it out.")  # fmt: skip
         for sentence in pages.unknown_variables(self.settings):
             raise UsageFault("usage/setting", sentence, "Correct its name.")
