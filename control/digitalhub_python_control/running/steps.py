@@ -38,7 +38,7 @@ from digitalhub_python_control.running.services import (
 from digitalhub_python_control.settings import ControlSettings
 from digitalhub_python_control.store.records import Key, RunRecord
 from digitalhub_python_control.store.store import Store
-from digitalhub_runtime_python.errors import UsageFault
+from digitalhub_runtime_python.errors import Fault, UsageFault
 from digitalhub_runtime_python.spec import RunSpec
 from digitalhub_runtime_python.states import ENDED
 
@@ -53,6 +53,8 @@ ANNOUNCING = (0.05, 1.0)
 
 LOADS = 20
 """Attempts that do not count because they could not load their run; each waits for two minutes."""
+
+_WAITING = ("READY", "PENDING")
 
 KEPT = ("home", "crashes", "unreached")
 """Keys of a run's handle that outlive its attempts."""
@@ -106,6 +108,10 @@ class Steps:
         except RunFailed as failure:
             self._fail(run, self._shown(run, str(failure)))
             return None
+        except Fault as fault:
+            if fault.retry:
+                self._waits(run, fault)
+            raise
 
     def adopt(self, run: RunRecord) -> None:
         """Count a run that goes on from before among those that work."""
@@ -223,7 +229,9 @@ class Steps:
         if service:
             handle["began"] = time.time()
         state = run.state if handle.get("pending") else "RUNNING"
-        moved = self._move(run, state, handle=handle, engine=name)
+        # What it waited for until now; of an attempt before this one it goes on telling.
+        waited = {"message": None} if run.state in _WAITING else {}
+        moved = self._move(run, state, handle=handle, engine=name, status=waited)
         if moved is None:
             # It ended in the store while it was being started.
             engine.stop(run, force=True)
@@ -358,6 +366,12 @@ class Steps:
         return max(grace, 1.0) if late else left
 
     # Shared
+
+    def _waits(self, run: RunRecord, fault: Fault) -> None:
+        """Say of a run that has not begun why it does not: nobody reads the server's log."""
+        text = f"waits: {self._shown(run, fault.message)}"
+        if run.state in _WAITING and run.entity["status"].get("message") != text:
+            self._move(run, run.state, owned=False, message=text)
 
     def _settle(self, run: RunRecord) -> None:
         with contextlib.suppress(UsageFault):

@@ -96,7 +96,7 @@ class KubernetesEngine:
 
     def poll(self, run: RunRecord) -> Progress:
         if not self._cluster.wait(SYNCING):
-            raise Unreachable("what runs in the cluster is not known yet")
+            raise Unreachable(self._cluster.problem or "what runs in the cluster is not known yet")
         if is_service(run.entity):
             return self._poll_service(run)
         return self._poll_job(run)

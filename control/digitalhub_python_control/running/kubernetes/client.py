@@ -60,13 +60,13 @@ class Refused(Exception):
 class Unreachable(PlatformFault):
     """The API server does not answer now; no run is to blame for that, and it is tried again later."""
 
-    retry = True
-
     def __init__(self, what: str) -> None:
+        self.what = what
         super().__init__(
             "platform/kubernetes",
             f"The Kubernetes API does not answer: {what}.",
             "It is tried again; if it lasts, check the cluster and the kubeconfig.",
+            retry=True,
         )
 
 

@@ -45,6 +45,10 @@ class Watch:
         self.kind = kind
         self.synced = threading.Event()
         """Set once everything was listed for the first time."""
+        self.told = threading.Event()
+        """Set as well where that has failed; it goes on being tried."""
+        self.problem = ""
+        """Why it fails now, in words."""
         self._api = api
         self._changed = changed
         self._query = dict(query)
@@ -86,18 +90,21 @@ class Watch:
                 failures = 0
             except Unreachable as fault:
                 failures += 1
+                self.problem = fault.what
                 if failures in (3, 30, 300):
                     logger.warning("watching %s: %s", self.kind, fault)
             except Refused as exc:
                 self._version = ""
                 failures += exc.status != 410
                 if exc.status != 410:
+                    self.problem = f"it refuses to watch {self.kind}s: {exc}"
                     logger.warning("watching %s is refused: %s", self.kind, exc)
             except Exception:
                 # The thread must live, whatever the API server has sent.
                 self._version, failures = "", failures + 1
                 logger.exception("watching %s", self.kind)
             if failures:
+                self.told.set()
                 first, longest = PAUSES
                 self._closing.wait(min(longest, first * 2 ** min(failures, 10)))
 
@@ -117,7 +124,9 @@ class Watch:
         with self._lock:
             before, self._objects = self._objects, found
         self._version = version
+        self.problem = ""
         self.synced.set()
+        self.told.set()
         for name, obj in found.items():
             if name not in before or _version(before[name]) != _version(obj):
                 self._changed(self.kind, obj)
@@ -174,8 +183,15 @@ class Cluster:
             watch.close()
 
     def wait(self, seconds: float) -> bool:
-        """Whether what is known is whole: everything was listed once."""
-        return all(self.watches[kind].synced.wait(seconds) for kind in self.KINDS)
+        """Whether what is known is whole: everything was listed once. It does not wait for what fails."""
+        for kind in self.KINDS:
+            self.watches[kind].told.wait(seconds)
+        return all(self.watches[kind].synced.is_set() for kind in self.KINDS)
+
+    @property
+    def problem(self) -> str:
+        """Why the cluster cannot be watched now; empty where it can."""
+        return next((one.problem for one in self.watches.values() if one.problem), "")
 
     def get(self, kind: str, name: str) -> Object | None:
         return self.watches[kind].get(name)
