@@ -8,6 +8,7 @@ import enum
 import io
 import json
 import tempfile
+import types
 import uuid
 from pathlib import Path
 from typing import Any
@@ -216,7 +217,7 @@ class Colour(enum.Enum):
 ITEMS = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False), st.text(st.characters(exclude_categories=["Cs"])),
     st.dates(), st.datetimes(), st.times(), st.timedeltas(), st.uuids(), st.decimals(allow_nan=False, allow_infinity=False), st.just(Colour.RED), st.binary(max_size=5),
-    st.sampled_from(["NaT", "NA", "Timestamp", "Timedelta", "int64", "float32", "datetime64", "array"]).map(lambda name: _library_value(name)),
+    st.sampled_from(["NaT", "NA", "Timestamp", "Timedelta", "int64", "float32", "datetime64", "array", "noTime", "timedelta64", "times"]).map(lambda name: _library_value(name)),
 )  # fmt: skip
 VALUES = st.recursive(ITEMS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=3), inner, max_size=3), max_leaves=8)  # fmt: skip
 
@@ -228,6 +229,7 @@ def _library_value(name: str) -> Any:
     return {
         "NaT": pandas.NaT, "NA": pandas.NA, "Timestamp": pandas.Timestamp("2026-01-31T10:00", tz="UTC"), "Timedelta": pandas.Timedelta("1 day"),
         "int64": numpy.int64(5), "float32": numpy.float32(0.5), "datetime64": numpy.datetime64("2026-01-31T10:00:00.123456789"), "array": numpy.arange(3),
+        "noTime": numpy.datetime64("NaT"), "timedelta64": numpy.timedelta64(5, "s"), "times": numpy.array(["NaT", "2026-01-31"], "M8[ns]"),
     }[name]  # fmt: skip
 
 
@@ -254,3 +256,21 @@ def test_a_service_answers_with_the_json_that_a_job_stores(value: Any) -> None:
 )
 def test_plain_python_has_one_form_too(value: Any) -> None:
     assert json.loads(encode_json([value])) == json.loads(json.dumps(json_form([value]).value))
+
+
+def test_what_libraries_hold_is_its_items_and_what_is_missing_is_null() -> None:
+    numpy, pandas, pyarrow = map(pytest.importorskip, ("numpy", "pandas", "pyarrow"))
+    for value, wanted in [
+        (pandas.Index([1, 2]), [1, 2]),
+        (pandas.Categorical(["a", None]), ["a", "NaN"]),
+        (pandas.DatetimeIndex(["2026-01-31", None]), ["2026-01-31T00:00:00", None]),
+        (pyarrow.array([1, None]), [1, None]),
+        ({"a": pyarrow.scalar(1)}, {"a": 1}),
+        (numpy.ma.masked, None),
+        (numpy.datetime64("NaT"), None),
+        ([numpy.timedelta64("NaT"), numpy.timedelta64(5, "s")], [None, "PT5S"]),
+        ({"a": types.MappingProxyType({"b": 1})}, {"a": {"b": 1}}),
+    ]:
+        status, headers, body = _sent(value)
+        assert (status, headers["content-type"]) == (200, "application/json")
+        assert json.loads(body) == wanted

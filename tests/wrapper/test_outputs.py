@@ -7,11 +7,14 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import gzip
 import io
 import json
+import os
 import sys
 import tempfile
 import uuid
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -504,3 +507,66 @@ def test_what_could_not_be_stored_and_the_process_s_own_streams_stay_open(tmp_pa
     assert memory.getvalue() == b"x"
     formats.release(sys.stdout)
     assert not sys.stdout.closed
+
+
+def _held(folder: Path) -> dict[str, int]:
+    return {str(p.relative_to(folder)): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
+
+
+def test_files_images_and_frames_in_a_list_or_dict_are_a_folder_of_them(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image").new("RGB", (2, 2))
+    frame = pytest.importorskip("pandas").DataFrame({"a": [1]})
+    (tmp_path / "a.txt").write_text("abc")
+    opened = (tmp_path / "a.txt").open("rb")
+    opened.read(2)
+    spooled = tempfile.SpooledTemporaryFile()  # noqa: SIM115 - it is what the function returns
+    spooled.write(b"spooled")
+    folder = tempfile.TemporaryDirectory()
+    Path(folder.name, "in").write_text("i")
+    made = (item for item in [io.BytesIO(b"x"), image])
+    value = (
+        [opened, spooled, image, frame, "caption", {"k": 1}],
+        {"one/two": frame, "more": [io.BytesIO(b"xy")]},
+        made,
+        [folder],
+    )
+    collected, stored = gather(
+        value, ["list", "dict", "made", "folders"], tmp_path / "r" / "outputs"
+    )
+    assert not collected.problems and not collected.results
+    listed, keyed, generated, _ = [_held(output.path) for output in stored]
+    assert sorted(listed) == ["1", "2.png", "3.parquet", "4.txt", "5.json", "a.txt"]
+    assert (listed["a.txt"], listed["1"]) == (3, 7)
+    assert sorted(keyed) == ["more/0", "one_two.parquet"]
+    assert sorted(generated) == ["0", "1.png"]
+    assert not Path(folder.name).exists(), "a temporary folder goes once it is stored"
+    assert opened.closed and spooled.closed, "what was stored is closed, in a list as well"
+
+
+def test_a_closed_buffer_is_refused_by_its_place_and_the_others_are_stored(tmp_path: Path) -> None:
+    closed = io.BytesIO(b"gone")
+    closed.close()
+    collected, stored = gather(
+        ([io.BytesIO(b"x"), closed], closed, 5), ["a", "b", "c"], tmp_path / "r" / "outputs"
+    )
+    first, second = [problem.message for problem in collected.problems]
+    assert "'a'" in first and "item 1 (_io.BytesIO)" in first and "closed" in first
+    assert "'b'" in second and "closed" in second
+    assert collected.results == {"c": 5} and not stored
+
+
+def test_a_pipe_and_archives_that_are_still_open_are_stored_whole(tmp_path: Path) -> None:
+    end, start = os.pipe()
+    os.write(start, b"piped")
+    os.close(start)
+    packed = gzip.open(tmp_path / "p.gz", "wb")  # noqa: SIM115 - it is returned open
+    packed.write(b"packed")
+    archive = zipfile.ZipFile(tmp_path / "z.zip", "w")
+    archive.writestr("a", "b")
+    value = (os.fdopen(end, "rb"), packed, archive)
+    collected, stored = gather(value, ["a", "b", "c"], tmp_path / "r" / "outputs")
+    assert not collected.problems
+    assert stored[0].path.read_bytes() == b"piped"
+    assert gzip.decompress(stored[1].path.read_bytes()) == b"packed"
+    with zipfile.ZipFile(stored[2].path) as found:
+        assert found.read("a") == b"b"

@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Callable
@@ -56,16 +56,19 @@ def plain(path: Path, name: str, place: Path, own: Path) -> Path:
     return _view(files, place / "view" / (path.name or "folder")) if needs_view else path
 
 
-def gathered(paths: Iterable[Path], name: str, place: Path, own: Path) -> Path:
-    """Several files and folders in one folder, each under its own name or one that is free."""
+def gathered(
+    paths: Iterable[Path], name: str, place: Path, own: Path, names: Sequence[str] = ()
+) -> Path:
+    """Several files and folders in one folder, each under its own name, or one of `names` with its suffix, or one that is free."""
     folder, taken = place / "view" / name, set[str]()
     folder.mkdir(parents=True)
     for index, path in enumerate(paths):
         source = plain(path, name, place / str(index), own)
-        target, n = source.name, 1
+        wanted = Path(names[index] + source.suffix if names else source.name)
+        target, n = wanted.name, 1
         while target in taken:
             n += 1
-            target = f"{source.stem}-{n}{source.suffix}"
+            target = f"{wanted.stem}-{n}{wanted.suffix}"
         taken.add(target)
         if source.is_dir():
             _view(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterable
@@ -14,6 +16,7 @@ from types import GeneratorType
 from typing import Any, Callable, NamedTuple
 
 from digitalhub_runtime_python import folders, isolation, tables
+from digitalhub_runtime_python.errors import Fault
 from digitalhub_runtime_python.json_items import from_numpy, plain, root
 from digitalhub_runtime_python.nesting import RESULT, is_deep, may_be_deep
 
@@ -114,17 +117,20 @@ def write(
         OutputFault: outputs/no-file and outputs/folder, of a path.
         Exception: whatever the library raises that writes it.
     """
-    own = stem.parent.parent.parent
     if kind is not None and isinstance(value, str) and _exists(value):
         value = Path(
             value
         )  # a declared kind takes the path of what it stores, as the SDK's log_* do
+    if kind == "table" and isinstance(value, (list, dict)) and not _is_list_of_paths(value):
+        value = tables.table_of(value)
+    return _write(value, stem, stem.parent.parent.parent, form)
+
+
+def _write(value: Any, stem: Path, own: Path, form: JsonForm | None = None) -> tuple[str, Path]:
     if isinstance(value, os.PathLike):
         return "artifact", folders.plain(Path(value), stem.name, stem.parent, own)
-    if _is_list_of_paths(value):
-        return "artifact", folders.gathered(map(Path, value), stem.name, stem.parent, own)
-    if kind == "table" and isinstance(value, (list, dict)):
-        value = tables.table_of(value)
+    if _is_several(value):
+        return "artifact", _write_each(value, stem, own)
     why = "for which no format is known"
     for natural, suffix, write_it in _rows(value):
         path = stem.with_name(stem.name + suffix)
@@ -143,8 +149,58 @@ def write(
     return "artifact", _pickle(value, stem, why)
 
 
+def _is_several(value: Any, depth: int = 0) -> bool:
+    """Whether a list or dict holds files, images, figures or frames, and else nothing that has no JSON form."""
+    if type(value) not in (list, tuple, dict) or depth > 10:
+        return False
+    if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
+        return False
+    items = list(_items(value).values())
+    own = [_has_file(item) or _is_several(item, depth + 1) for item in items]
+    return any(own) and all(is_own or json_form(item) for is_own, item in zip(own, items))
+
+
+def _items(value: Any) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else dict(enumerate(value))
+
+
+def _has_file(value: Any) -> bool:
+    """Whether a value is a file, or is written as one that people open."""
+    writers = {row[2] for row in _rows(value)} - {_write_text, _write_bytes, _write_numpy}
+    return bool(writers) or isinstance(value, os.PathLike)
+
+
+def _write_each(value: Any, stem: Path, own: Path) -> Path:
+    """A folder of what the items are written as: `0.png`, `1.png`, or by their keys; a file under its own name."""
+    written, names = [], []
+    for index, (key, item) in enumerate(_items(value).items()):
+        name = file_name(str(key))
+        place = stem.with_name(f"{stem.name}.items") / str(index)
+        place.mkdir(parents=True)
+        try:
+            written.append(_write(item, place / name, own)[1])
+        except Fault:
+            raise
+        except Exception as exc:
+            raise ValueError(f"item {key!r} ({class_name(item)}): {exc}") from exc
+        names.append(name)
+    # The name in a dict is the key's; a list has none, so a file's own is kept.
+    return folders.gathered(
+        written, stem.name, stem.parent, own, names if isinstance(value, dict) else ()
+    )
+
+
+def file_name(name: str) -> str:
+    """A name as one that every file system and store takes."""
+    return re.sub(r"[^a-zA-Z0-9._+-]+", "_", name).strip(".")[:200] or "output"
+
+
 def release(value: Any) -> None:
-    """Close what was stored: a file object, a temporary folder. The process's own streams stay open."""
+    """Close what was stored: a file object, a temporary folder, also in a list. The process's own streams stay open."""
+    if _is_several(value):
+        for item in _items(value).values():
+            release(item)
+        return
     writers = {row[2] for row in _rows(value)}
     try:
         if _write_folder in writers:
@@ -161,7 +217,8 @@ def listed(value: Any) -> Any:
 
 
 _ITERATORS: tuple[type[Iterable[Any]], ...] = (
-    GeneratorType, map, filter, zip, enumerate,
+    GeneratorType, map, filter, zip, enumerate, reversed, range, itertools.chain, itertools.islice,
+    type(iter([])), type(iter(())), type(reversed([])),
     type({}.keys()), type({}.values()), type({}.items()),
 )  # fmt: skip
 
@@ -245,13 +302,18 @@ def _write_numpy(value: Any, path: Path) -> str | None:
 def _write_stream(value: Any, path: Path) -> Path | str | None:
     """What a file object holds; where it is a file with a name, that file."""
     named = getattr(value, "name", None)
-    if not value.closed:
+    if type(value).__module__ == "gzip":
+        value.close()  # the end of a .gz is written by that alone
+    elif not value.closed:
         value.flush()
     if isinstance(named, (str, os.PathLike)) and Path(named).exists():
         return Path(named)
-    if value.closed or not hasattr(value, "seek"):
-        return "that is closed"
-    value.seek(0)
+    if value.closed:
+        raise ValueError("it was closed before the function returned, and what it held is gone")
+    if getattr(
+        value, "seekable", lambda: True
+    )():  # before 3.11 a SpooledTemporaryFile does not say
+        value.seek(0)
     import shutil
 
     if isinstance(value.read(0), str):
@@ -261,6 +323,15 @@ def _write_stream(value: Any, path: Path) -> Path | str | None:
         with path.open("wb") as file:
             shutil.copyfileobj(value, file)
     return None
+
+
+def _write_archive(value: Any, path: Path) -> Path | str:
+    """The file of a ZipFile or TarFile; its table of contents is written when it is closed."""
+    named = getattr(value, "filename", None) or getattr(value, "name", None)
+    if named is None or not Path(named).is_file():
+        return "without a file of its own"
+    value.close()
+    return Path(named)
 
 
 def _write_folder(value: Any, path: Path) -> Path:
@@ -307,5 +378,7 @@ _FORMATS: dict[str, tuple[str, str, Callable[[Any, Path], Any]]] = {
     "_io._IOBase": ("artifact", "", _write_stream),
     "tempfile._TemporaryFileWrapper": ("artifact", "", _write_stream),
     "tempfile.SpooledTemporaryFile": ("artifact", "", _write_stream),
+    "zipfile.ZipFile": ("artifact", "", _write_archive),
+    "tarfile.TarFile": ("artifact", "", _write_archive),
     "tempfile.TemporaryDirectory": ("artifact", "", _write_folder),
 }

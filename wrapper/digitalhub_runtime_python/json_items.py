@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -23,6 +24,8 @@ def plain(value: Any) -> Any:
         return from_numpy(value)
     if type(value).__name__ in ("NaTType", "NAType"):
         return None
+    if isinstance(value, Mapping):  # ChainMap, MappingProxyType, a frozen dict
+        return dict(value)
     if hasattr(value, "isoformat"):  # pandas' timestamps, pendulum's
         return value.isoformat()
     if isinstance(value, (range, set, frozenset)) or type(value).__name__ in _VIEWS:
@@ -35,8 +38,19 @@ _VIEWS = ("dict_keys", "dict_values", "dict_items", "deque", "map", "filter", "z
 
 def from_numpy(value: Any) -> Any:
     """An array or scalar of numpy; times are text, since those with nanoseconds would become bare integers."""
-    is_time = getattr(value.dtype, "kind", "") in "mM"
-    return (value.astype(str) if is_time else value).tolist()
+    kind = value.dtype.kind
+    if kind == "m":
+        value = value.astype(
+            "timedelta64[us]"
+        )  # what Python's own holds, which is ISO 8601 in JSON
+    items = (value.astype(str) if kind == "M" else value).tolist()
+    return _without_nat(items) if kind == "M" else items
+
+
+def _without_nat(items: Any) -> Any:
+    if isinstance(items, list):
+        return [_without_nat(item) for item in items]
+    return None if items == "NaT" else items
 
 
 def root(value: Any) -> str:

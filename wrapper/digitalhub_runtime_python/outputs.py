@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -223,7 +222,7 @@ def _write(
             f"Output {name!r} asks for kind {kind!r}, which is not known.",
             f"Use one of {', '.join(ENTITY_TYPES)}.",
         )
-    stem = re.sub(r"[^a-zA-Z0-9._+-]+", "_", name).strip(".")[:200] or "output"
+    stem = formats.file_name(name)
     natural, path = formats.write(value, place / stem, kind, form)
     kind = kind or natural
     spec, status = tables.describe_table(path) if kind == "table" else ({}, {})

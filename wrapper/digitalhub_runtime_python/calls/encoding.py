@@ -57,6 +57,8 @@ def _item(value: Any) -> Any:
     try:
         return plain(value)
     except TypeError:
+        if root(value) == "pyarrow" and (hasattr(value, "to_pylist") or hasattr(value, "as_py")):
+            return value.to_pylist() if hasattr(value, "to_pylist") else value.as_py()
         if root(value) in ("pandas", "polars", "pyarrow"):
             return str(value)
         raise
@@ -94,6 +96,8 @@ def is_frame(value: Any) -> bool:
 
 def records(value: Any) -> Any:
     """A frame as a list of objects, one per row; a series as a list."""
+    if root(value) == "pandas" and not hasattr(value, "to_json"):  # an Index, a column's array
+        return value.tolist()
     if root(value) == "pandas":
         return json.loads(value.to_json(orient="records", date_format="iso"))
     if root(value) == "polars":

@@ -178,6 +178,8 @@ def _other(value: Any) -> Reply:
     if is_frame(value):
         return _json(records(value))
     if root(value) == "numpy" and getattr(value, "shape", None) == () and hasattr(value, "item"):
+        if hasattr(value, "mask") or value.dtype.kind in "mM":
+            return _json(value)
         return to_reply(value.item(), str)
     try:
         return _json(value)
