@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -59,7 +59,9 @@ def outside() -> Iterator[tuple[str, list[str]]]:
 
         def log_message(self, *_: Any) -> None: ...
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
+    # With threads: Chromium connects without asking anything, and one thread would wait for that at the end.
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}", asked
@@ -145,6 +147,7 @@ def test_nothing_that_users_wrote_runs_or_asks_for_anything(
     plane.store.move_run("proj", run["id"], "ERROR")
     paths = ["p/proj/runs", f"p/proj/runs/{run['id']}", f"p/proj/functions/{function['id']}"]
     paths += [f"p/proj/runs/compare?run={run['id']}", f"p/proj/runs/{run['id']}/log"]
+    paths += [f"p/proj/runs/{run['id']}/find?q=script&at=0", f"p/proj/runs/{run['id']}/lineage"]
     paths += [
         f"p/proj/files/artifacts/{one['id']}/{name}"
         for name, one in outputs.items()
@@ -176,7 +179,8 @@ def test_no_page_is_wider_than_its_window_and_nothing_is_refused_by_the_policy(
     )
     for path in (
         "", "p/proj/runs", f"p/proj/runs/{runs[0]['id']}", "p/proj/functions", "p/proj/services",
-        f"p/proj/functions/{function['id']}",
+        f"p/proj/functions/{function['id']}", f"p/proj/runs/{runs[0]['id']}/lineage",
+        f"p/proj/runs/{runs[0]['id']}/find?q=y&at=0",
         f"p/proj/runs/compare?run={runs[0]['id']}&run={runs[1]['id']}",
     ):  # fmt: skip
         go(browser, plane, path)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from html import unescape as html_unescape
 from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
 _ESCAPE = re.compile(r"\x1b\[([0-9;:?]*)([@-~])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-_]?")
 _CONTROL = re.compile(r"[\x00-\x07\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]")
+_TAG = re.compile("<[^>]*>")  # of ours: what was written is escaped
 _WIDEST = 20_000
 """Characters of a line that are laid out; of a longer one the rest is left as it is."""
 
@@ -30,6 +32,18 @@ def html(log: str) -> Markup:
         text, style = _line(line, style)
         lines.append(text)
     return Markup("\n").join(lines)
+
+
+def plain(line: str) -> str:
+    """One line as it is read on a terminal, without its colours."""
+    return html_unescape(_TAG.sub("", _line(line, _Style())[0]))
+
+
+def marked(line: str, wanted: str) -> Markup:
+    """One line as text, with `wanted` marked wherever it is, in capitals or not."""
+    parts = re.split(f"({re.escape(wanted)})", plain(line), flags=re.IGNORECASE) if wanted else [plain(line)]  # fmt: skip
+    told = (Markup("<mark>{}</mark>").format(part) if at % 2 else escape(part) for at, part in enumerate(parts))  # fmt: skip
+    return Markup("").join(told)
 
 
 def _line(line: str, style: _Style) -> tuple[Markup, _Style]:

@@ -33,11 +33,7 @@ _ROWS = 50
 def preview(call: Call, name: str, key: Any) -> dict[str, Any]:
     """What a page shows of one output; one that is not stored here says so."""
     told: dict[str, Any] = {"name": name, "key": str(key), "entity": None, "table": None, "text": None, "image": None, "frame": None, "files": [], "metrics": []}  # fmt: skip
-    found = _KEY.fullmatch(str(key))
-    plural = next((p for p, t in TYPES.items() if found and t.singular == found.group(2)), None)
-    if found is None or plural is None or found.group(1) != call.project:
-        return told
-    entity = call.store.get(plural, call.project, found.group(5))
+    plural, entity = _stored(call, str(key))
     if entity is None:
         return told
     told["entity"] = entity
@@ -49,6 +45,19 @@ def preview(call: Call, name: str, key: Any) -> dict[str, Any]:
     if len(told["files"]) == 1:
         _show_file(call, entity, told)
     return told
+
+
+def entity_of(call: Call, key: str) -> Entity | None:
+    """The entity of this project that has that key; None where it is not stored here."""
+    return _stored(call, key)[1]
+
+
+def _stored(call: Call, key: str) -> tuple[str, Entity | None]:
+    found = _KEY.fullmatch(key)
+    plural = next((p for p, t in TYPES.items() if found and t.singular == found.group(2)), None)
+    if found is None or plural is None or found.group(1) != call.project:
+        return "", None
+    return plural, call.store.get(plural, call.project, found.group(5))
 
 
 def file(call: Call) -> Response:

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 
 from digitalhub_python_control.api.access import allowed, asks_for_page
 from digitalhub_python_control.api.web import Refusal, read_body, refuse
-from digitalhub_python_control.console import functions, gate, live, previews, runs
+from digitalhub_python_control.console import functions, gate, lineage, live, previews, runs
 from digitalhub_python_control.console.web import (
     Handler,
     Page,
@@ -39,6 +39,8 @@ def pages() -> list[BaseRoute]:
         (f"{_PROJECT}/runs/compare", runs.compare),
         (one, runs.one),
         (f"{one}/log", runs.log),
+        (f"{one}/find", runs.find_in_log),
+        (f"{one}/lineage", lineage.one),
         (f"{_PROJECT}/functions", functions.table),
         (f"{_PROJECT}/functions/{{id}}", functions.one),
         (f"{_PROJECT}/services", functions.services),

@@ -15,8 +15,9 @@ from digitalhub_python_control import shown
 from digitalhub_python_control.api import details, removal, resources
 from digitalhub_python_control.api import runs as api
 from digitalhub_python_control.api.web import Call, Refusal
-from digitalhub_python_control.console import charts, gate, logtext, previews
+from digitalhub_python_control.console import charts, gate, logsearch, logtext, previews
 from digitalhub_python_control.console.web import Page, redirect
+from digitalhub_python_control.running import logs
 from digitalhub_python_control.store import times
 from digitalhub_python_control.store.entities import Entity
 from digitalhub_runtime_python.progress import line_of
@@ -88,6 +89,34 @@ def log(call: Call) -> Response:
     text, _ = read_log(call, 2 * call.settings.max_run_log)
     answer = Response(text, media_type="text/plain; charset=utf-8")
     return gate.protect(answer, gate.FOREIGN_POLICY)
+
+
+def find_in_log(call: Call) -> Page:
+    """The lines of a log that have a text (`?q=`), and what is around one of them (`&at=`)."""
+    run = resources.find(call, "runs")
+    home = logs.home_of(call.store.get_run_record(run["project"], run["id"]), call.settings.home)
+    wanted = call.query.get("q", "")[:200]
+    chosen = call.number("at", -1, -1, 2**62)
+    with logsearch.Log(logs.run_folder(home, run["project"], run["id"]) / "log") as log:
+        found = logsearch.search(log, wanted) if wanted else None
+        lines, here = logsearch.around(log, chosen) if chosen >= 0 else (None, 0)
+        size = log.size
+    return Page(
+        "find.html",
+        {
+            "run": run,
+            "q": wanted,
+            "size": size,
+            "found": found,
+            "matches": [(m.at, logtext.marked(m.text, wanted)) for m in found.lines]
+            if found
+            else [],
+            "lines": lines and [logtext.marked(line, wanted) for line in lines],
+            "here": here,
+            "chosen": chosen,
+            "query": urlencode({"q": wanted}, errors="replace"),
+        },
+    )
 
 
 def read_log(call: Call, limit: int) -> tuple[str, int]:

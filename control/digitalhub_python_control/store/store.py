@@ -10,7 +10,7 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Callable
 
@@ -164,6 +164,18 @@ class Store:
             total = connection.execute(select(func.count()).select_from(found.subquery())).scalar_one()  # fmt: skip
             bodies = connection.execute(rows).scalars().all() if total else []
         return [json.loads(body) for body in bodies], total
+
+    def runs_that_name(self, project: str, keys: Sequence[str], most: int = 2000) -> list[Entity]:
+        """Of the newest `most` runs those whose document has one of these keys, oldest first."""
+        if not keys:
+            return []
+        newest = listing("runs", project, {}, all_versions=True)
+        newest = newest.order_by(entities.c.created.desc(), entities.c.seq.desc()).limit(most)
+        named = (entities.c.body.contains(json.dumps(key)[1:-1], autoescape=True) for key in keys)
+        rows = select(entities.c.body).where(entities.c.seq.in_(newest), or_(*named))
+        with self.reading() as connection:
+            bodies = connection.execute(rows.order_by(entities.c.created, entities.c.seq)).scalars()
+            return [json.loads(body) for body in bodies]
 
     def last_change(self, plural: str, project: str) -> str:
         """A text that is another one after entities of a type were added, changed or removed."""

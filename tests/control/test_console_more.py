@@ -1,0 +1,112 @@
+"""The console's pages beside its tables: search in a log, lineage, environments."""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from serving import Plane
+from test_console import EVIL, page
+
+from digitalhub_python_control.console import logsearch, logtext
+from digitalhub_python_control.running.logs import run_folder
+
+
+def write_log(plane: Plane, run: dict[str, Any], old: str, new: str) -> None:
+    folder = run_folder(plane.settings.home, "proj", run["id"])
+    folder.mkdir(parents=True)
+    (folder / "log.1").write_text(old)
+    (folder / "log").write_text(new)
+
+
+def test_a_search_in_a_log_shows_its_lines_and_what_is_around_them(plane: Plane) -> None:
+    run = plane.run(plane.task(plane.function()))
+    write_log(plane, run, f"first Needle{EVIL}\n", "\x1b[31mneedle\x1b[0m  two needles\nlast\n")
+    found = page(plane, f"p/proj/runs/{run['id']}/find?q=NEEDLE")
+    assert "3 matches" in found and "2 lines shown" in found
+    assert found.index("two <mark>needle</mark>s") < found.index("first <mark>Needle</mark>")
+    assert EVIL not in found and "\x1b" not in found
+    places = re.findall(r'href="(\?q=[^"]*)"', found)
+    near = page(plane, f"p/proj/runs/{run['id']}/find{html.unescape(places[1]).partition('#')[0]}")
+    assert re.search(r'class="here" id="here">first <mark>Needle', near) and "last" in near
+    assert "0 matches" in page(plane, f"p/proj/runs/{run['id']}/find?q=nothing%00")
+    for odd in ("?q=%ff", "?q=%ed%a0%80&at=99999999999", "?at=3", "", f"?q={'x' * 5000}"):
+        page(plane, f"p/proj/runs/{run['id']}/find{odd}")
+
+
+def test_a_search_in_a_run_without_a_log_finds_nothing(plane: Plane) -> None:
+    run = plane.run(plane.task(plane.function()))
+    assert "0 matches" in page(plane, f"p/proj/runs/{run['id']}/find?q=x&at=0")
+
+
+@given(
+    lines=st.lists(st.text("abA \r", max_size=6), max_size=12),
+    cut=st.integers(0, 60),
+    wanted=st.text("ab", min_size=1, max_size=2),
+    piece=st.integers(16, 64),
+)
+def test_a_search_in_pieces_finds_what_a_search_of_the_whole_does(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], cut: int, wanted: str, piece: int
+) -> None:
+    folder = tmp_path_factory.mktemp("log")
+    text = "".join(f"{line}\n" for line in lines)
+    (folder / "log.1").write_text(text[:cut], newline="")
+    (folder / "log").write_text(text[cut:], newline="")
+    with logsearch.Log(folder / "log") as log:
+        found = logsearch.search(log, wanted, piece=piece)
+        for match in found.lines:
+            around, here = logsearch.around(log, match.at)
+            assert around[here].rstrip("\r") == match.text
+    assert found.total == sum(line.lower().count(wanted) for line in lines)
+    assert [m.text for m in found.lines] == [x.rstrip("\r") for x in lines if wanted in x.lower()][::-1]  # fmt: skip
+
+
+def test_a_search_looks_no_further_back_than_it_may(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("needle\n" * 100)
+    with logsearch.Log(tmp_path / "log") as log:
+        found = logsearch.search(log, "needle", searched=70)
+    assert (found.total, found.left_out) == (10, 630)
+
+
+def test_a_log_s_line_is_marked_as_text() -> None:
+    marked = logtext.marked("a\x1b[31m<b>\x1b[0m  <B>", "<b>")
+    assert marked == "a<mark>&lt;b&gt;</mark>  <mark>&lt;B&gt;</mark>"
+
+
+def test_lineage_leads_from_the_run_that_made_an_input_to_those_that_took_an_output(
+    plane: Plane,
+) -> None:
+    task = plane.task(plane.function("steps"))
+    first = plane.run(task)
+    made = [{"type": "produced_by", "dest": first["key"]}]
+    raw = plane.create(
+        "dataitems", kind="table", name="raw", spec={"path": "s3://digitalhub/raw"},
+        metadata={"relationships": made},
+    )  # fmt: skip
+    clean = plane.create(
+        "dataitems", kind="table", name="clean", spec={"path": "s3://digitalhub/c"}
+    )
+    middle = plane.run(task, inputs={"data": raw["key"], EVIL: "store://other/dataitem/table/x:1"})
+    status = {"outputs": {"result": clean["key"], "gone": "store://proj/dataitem/table/no:no"}}
+    plane.ask("PUT", f"/-/proj/runs/{middle['id']}", json={**middle, "status": status})
+    last = plane.run(task, inputs={"it": clean["key"]})
+    plane.run(task, parameters={"it": clean["key"]})  # names it, and does not take it
+    shown = page(plane, f"p/proj/runs/{middle['id']}/lineage")
+    listed = dict(re.findall(r"<dt>([^<]+)</dt><dd>(.*?)</dd>", shown, re.DOTALL))
+    assert re.findall(r"runs/(\w+)", listed["Made by"]) == [first["id"]]
+    assert re.findall(r"runs/(\w+)", listed["Used by"]) == [last["id"]]
+    assert "table · raw" in listed["Inputs"] and "not stored here" in listed["Inputs"]
+    assert "table · clean" in listed["Outputs"] and "not stored here" in listed["Outputs"]
+    picture = shown[shown.index("<svg") : shown.index("</svg>")]
+    assert picture.count("<path") == 6 and EVIL not in shown
+
+
+def test_lineage_of_a_run_with_nothing_around_it_is_the_run(each_plane: Plane) -> None:
+    run = each_plane.run(each_plane.task(each_plane.function()))
+    shown = page(each_plane, f"p/proj/runs/{run['id']}/lineage")
+    assert shown.count("<rect") == 1 and shown.count("None that is known.") == 4
