@@ -223,7 +223,7 @@ def functions(project: str | None, as_json: bool) -> None:
 @click.command()
 @PROJECT
 @click.option("--runs", "age", metavar="AGE", help="Runs that ended longer ago than this, e.g. 30d, with their logs.")  # fmt: skip
-@click.option("--caches", is_flag=True, help="Environments that were not used for DHPY_ENVIRONMENT_DAYS; they are made again when needed.")  # fmt: skip
+@click.option("--caches", is_flag=True, help="Environments that were not used for DHPY_ENVIRONMENT_DAYS, and fetched code above DHPY_MAX_SOURCES; both are made again when needed.")  # fmt: skip
 @click.option("--yes", is_flag=True, help="Remove it. Without this it is only listed.")
 def prune(project: str | None, age: str | None, caches: bool, yes: bool) -> None:
     """List what can go, and remove it with --yes. What runs stored in a project stays.
@@ -239,13 +239,16 @@ def prune(project: str | None, age: str | None, caches: bool, yes: bool) -> None
     client, settings = open_client()
     old = list(_ended_before(client, project, before)) if age else []
     unused = _unused_environments(settings, remove=yes) if caches else []
+    sources = _old_sources(settings, remove=yes) if caches else []
     for run in old:
         client.delete(path_of(run)) if yes else None
         click.echo(f"run  {run['id']}  {shown.function_of(run)}  {run['status']['state']}  {run['metadata']['updated']}")  # fmt: skip
     for folder in unused:
         click.echo(f"environment  {folder}")
+    for path, size in sources:
+        click.echo(f"source  {path}  {size / 1e6:.1f} MB")
     done = "removed" if yes else "would be removed; add --yes to do it"
-    click.echo(f"{len(old)} runs and {len(unused)} environments {done}.")
+    click.echo(f"{len(old)} runs, {len(unused)} environments and {len(sources)} sources {done}.")
 
 
 def seconds_of(age: str) -> int:
@@ -333,3 +336,11 @@ def _unused_environments(settings: ControlSettings, *, remove: bool) -> list[Pat
 
     days = float(settings.environment_days)
     return environments.prune(settings.cache, days, remove=remove)
+
+
+def _old_sources(settings: ControlSettings, *, remove: bool) -> list[tuple[Path, int]]:
+    from digitalhub_runtime_python.settings import Settings
+    from digitalhub_runtime_python.sources import cache
+
+    most = Settings.from_env(settings.environ).max_sources
+    return cache.prune(settings.cache, most, remove=remove)

@@ -220,7 +220,7 @@ def test_prune_lists_first_and_removes_with_yes(commands):
     assert run in listed and "would be removed" in listed
     assert commands.state(run, "old") == "COMPLETED"
     assert "0 runs" in commands("prune", "--project", "old", "--runs", "1d", "--yes")
-    assert "1 runs and 0 environments removed" in commands(
+    assert "1 runs, 0 environments and 0 sources removed" in commands(
         "prune", "--project", "old", "--runs", "1s", "--yes"
     )
     commands("show", run, fault="usage/run")

@@ -53,6 +53,8 @@ class Settings:
     """`DHPY_WORKSPACE`: each run gets a folder of its own below it. Default: the temporary folder."""
     cache: Path | None = None
     """`DHPY_CACHE`: fetched code sources are kept here between runs. Default: no cache."""
+    max_sources: int = 5 << 30
+    """`DHPY_MAX_SOURCES`: bytes of fetched code that are kept there; what was used longest ago goes first."""
     code_folder: Path | None = None
     """`DHPY_CODE_FOLDER`: the code of a source that is a URI lies here already; Core's pods fetch it before they start."""
     report_timeout: float = 120.0
@@ -102,6 +104,7 @@ class Settings:
             # Absolute: the working folder becomes that of the function's code.
             return Path(value).absolute() if (value := text(name)) else None
 
+        most = _number(environ, "DHPY_MAX_SOURCES", 0, 1 << 50)
         return cls(
             project=text("PROJECT_NAME"),
             run_id=text("RUN_ID"),
@@ -122,6 +125,7 @@ class Settings:
             tokens={k: v for k, v in environ.items() if k.startswith("GIT_") and v},
             workspace=path("DHPY_WORKSPACE") or _temporary(),
             cache=path("DHPY_CACHE"),
+            max_sources=cls.max_sources if most is None else most,
             code_folder=path("DHPY_CODE_FOLDER"),
             report_timeout=_seconds(environ, "DHPY_REPORT_TIMEOUT") or 120.0,
             deadline=_seconds(environ, "DHPY_DEADLINE"),

@@ -6,15 +6,18 @@
     tmp/                       unfinished; entries appear in the others by one atomic rename
 
 One trust domain: whoever may read the folder may read every source in it. It may be deleted at any
-time. Entries are checked against their digest on every use: after a power cut files can be empty.
+time, and what was used longest ago leaves it by itself. Entries are checked against their digest on every use: after a power cut files can be empty.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
@@ -24,6 +27,13 @@ from digitalhub_runtime_python.settings import Settings
 from digitalhub_runtime_python.sources.tree import file_digest, tree_digest
 
 log = logging.getLogger(__name__)
+
+IN_USE = 600.0
+"""Seconds after its last use in which an entry is not removed: somebody may be copying it."""
+_LOOKS = 3600.0
+"""Seconds between two looks at how much there is."""
+_STALE = 86400.0
+"""Seconds after which what a killed run has left unfinished is removed."""
 
 
 def usable(settings: Settings) -> Path | None:
@@ -38,7 +48,80 @@ def usable(settings: Settings) -> Path | None:
     except OSError as exc:
         log.warning("no source is cached: %s: %s", settings.cache, exc.strerror)
         return None
+    if _is_time(settings.cache / "pruned"):
+        removed = prune(settings.cache, settings.max_sources)
+        if removed:
+            size = sum(size for _, size in removed)
+            log.info("%d sources (%.0f MB) that were used longest ago leave the cache (DHPY_MAX_SOURCES)", len(removed), size / 1e6)  # fmt: skip
     return settings.cache
+
+
+def prune(cache: Path, most: int, *, in_use: float = IN_USE, remove: bool = True) -> list[tuple[Path, int]]:  # fmt: skip
+    """Remove what was used longest ago until the rest has at most `most` bytes; (path, bytes) of each.
+
+    Args:
+        in_use: seconds after its last use in which an entry stays, however much there is.
+        remove: False: nothing is removed; what would be is returned.
+    """
+    found = []
+    for path in [*(cache / "sha256").glob("*"), *(cache / "git").glob("*")]:
+        with contextlib.suppress(OSError):  # another run removes it too
+            found.append((path.stat().st_mtime, _size(path), path))
+    total = sum(size for _, size, _ in found)
+    removed = []
+    now = time.time()
+    for used, size, path in sorted(found):
+        if total <= most or now - in_use < used <= now:
+            break
+        total -= size
+        removed.append((path, size))
+        if remove:
+            _remove(cache, path)
+    if remove:
+        _sweep(cache, now - _STALE)
+    return removed
+
+
+def _is_time(mark: Path) -> bool:
+    """Whether the last look is long ago; it is now."""
+    with contextlib.suppress(OSError):
+        if abs(time.time() - mark.stat().st_mtime) < _LOOKS:
+            return False
+    with contextlib.suppress(OSError):
+        mark.touch()
+        return True
+    return False
+
+
+def _size(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(one.lstat().st_size for one in path.rglob("*") if one.is_symlink() or not one.is_dir())  # fmt: skip
+
+
+def _remove(cache: Path, path: Path) -> None:
+    """First out of sight, by one rename, so that nobody finds half of it."""
+    with contextlib.suppress(OSError):
+        gone = Path(tempfile.mkdtemp(prefix="pruned-", dir=cache / "tmp"))
+        path.rename(gone / path.name)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def _sweep(cache: Path, before: float) -> None:
+    """Remove what killed runs have left, and notes of files that are gone."""
+    for path in (cache / "tmp").glob("*"):
+        with contextlib.suppress(OSError):
+            if path.lstat().st_mtime < before:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for note in (cache / "seen").glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            if not (cache / "sha256" / str(json.loads(note.read_text())["sha256"])).exists():
+                note.unlink()
+
+
+def _used(entry: Path) -> None:
+    with contextlib.suppress(OSError):  # another user's, or read-only
+        os.utime(entry)
 
 
 @contextmanager
@@ -63,6 +146,7 @@ def file(cache: Path | None, digest: str) -> Path | None:
         log.warning("a damaged file is dropped from the cache: %s", path)
         path.unlink(missing_ok=True)
         return None
+    _used(path)
     return path
 
 
@@ -77,6 +161,7 @@ def tree(cache: Path | None, name: str) -> Path | None:
     if entry is None or not entry.is_dir():
         return None
     digest = entry / "digest"
+    _used(entry)
     if digest.is_file() and digest.read_text() == tree_digest(entry / "tree"):
         return entry / "tree"
     log.warning("a damaged folder is dropped from the cache: %s", entry)
