@@ -69,7 +69,7 @@ RUNTIME_PARTS = (
 FULL_PARTS = ("digitalhub", "boto3", "pandas", "pyarrow", "requests")
 """Those that the documented examples import; a function's own requirement of one takes its place."""
 
-_MARKER = ".complete"
+MARKER = ".complete"
 _LAYOUT = 1
 """Part of every key: raise it when environments are made differently."""
 _NOISE = (" + ", " - ", " ~ ", "Using Python ", "warning: Failed to hardlink")
@@ -260,7 +260,7 @@ def prune(
             continue
         with contextlib.suppress(OSError), _locked(folder, wait=False):
             if _last_used(folder) < limit and remove:
-                (folder / _MARKER).unlink(missing_ok=True)
+                (folder / MARKER).unlink(missing_ok=True)
                 shutil.rmtree(folder, ignore_errors=True)
             if _last_used(folder) < limit or not folder.exists():
                 removed.append(folder)
@@ -321,7 +321,7 @@ def _make(
         for patch in folder.glob("lib/python*/site-packages/_virtualenv.*"):
             patch.unlink()
         content = {"python": str(interpreter), "requirements": [redact(line) for line in wanted]}
-        (folder / _MARKER).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        (folder / MARKER).write_text(json.dumps(content, indent=1), encoding="utf-8")
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -405,19 +405,19 @@ def _installed(folder: Path) -> str:
 def _is_complete(folder: Path) -> bool:
     """Whether it can be used; notes that it is used now, for `prune`."""
     try:
-        os.utime(folder / _MARKER)
+        os.utime(folder / MARKER)
     except FileNotFoundError:
         return False
     except OSError:
         # A read-only cache, made beforehand, serves as well.
-        return (folder / _MARKER).exists()
+        return (folder / MARKER).exists()
     # The interpreter that it links to may have been removed since.
     return (folder / "bin" / "python").exists()
 
 
 def _witness(folder: Path) -> Path:
     """What has the time of the last use."""
-    return folder / _MARKER if (folder / _MARKER).exists() else folder
+    return folder / MARKER if (folder / MARKER).exists() else folder
 
 
 def _last_used(folder: Path) -> float:

@@ -179,6 +179,7 @@ def test_no_page_is_wider_than_its_window_and_nothing_is_refused_by_the_policy(
     )
     for path in (
         "", "p/proj/runs", f"p/proj/runs/{runs[0]['id']}", "p/proj/functions", "p/proj/services",
+        "p/proj/environments",
         f"p/proj/functions/{function['id']}", f"p/proj/runs/{runs[0]['id']}/lineage",
         f"p/proj/runs/{runs[0]['id']}/find?q=y&at=0",
         f"p/proj/runs/compare?run={runs[0]['id']}&run={runs[1]['id']}",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import html
+import json
+import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from serving import Plane
-from test_console import EVIL, page
+from test_console import EVIL, page, post
 
 from digitalhub_python_control.console import logsearch, logtext
 from digitalhub_python_control.running.logs import run_folder
@@ -110,3 +113,59 @@ def test_lineage_of_a_run_with_nothing_around_it_is_the_run(each_plane: Plane) -
     run = each_plane.run(each_plane.task(each_plane.function()))
     shown = page(each_plane, f"p/proj/runs/{run['id']}/lineage")
     assert shown.count("<rect") == 1 and shown.count("None that is known.") == 4
+
+
+def environment(plane: Plane, key: str, days: float) -> Path:
+    """An environment as the builder leaves it, last used so many days ago; its interpreter."""
+    folder = plane.settings.cache / "environments" / f"python3.11-{key}"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "python").write_text("x" * 5000)
+    marker = folder / ".complete"
+    marker.write_text(json.dumps({"python": "/x", "requirements": ["numpy==1.0", EVIL]}))
+    os.utime(marker, (time.time() - days * 86400,) * 2)
+    return folder / "bin" / "python"
+
+
+def test_environments_are_listed_with_their_users_and_those_unused_are_removed(
+    plane: Plane,
+) -> None:
+    recent, old, busy = (environment(plane, k, d) for k, d in (("aa", 1), ("bb", 90), ("cc", 90)))
+    for python, name, states in ((recent, "ended", ["COMPLETED"]), (busy, "lives", [])):
+        run = plane.run(plane.task(plane.function(name)))
+        for state in ["RUNNING", *states]:
+            plane.store.move_run("proj", run["id"], state, handle={"python": str(python)})
+    shown = page(plane, "p/proj/environments")
+    rows = re.findall(r"<code>(\w\w)</code></td>(.*?)</tr>", shown, re.DOTALL)
+    assert rows[0][0] == "aa" and re.search(r"\d\.\d KiB", rows[0][1])
+    assert ">ended</a>" in dict(rows)["aa"] and "no run that is kept" in dict(rows)["bb"]
+    assert "1 can go now" in shown and EVIL not in shown
+    assert plane.http.post("/console/p/proj/environments", data={"do": "prune"}).status_code == 403
+    assert old.exists()
+    assert post(plane, "environments", do="prune").status_code == 303
+    assert [one.exists() for one in (recent, old, busy)] == [True, False, True]
+    assert post(plane, "environments", do="other").status_code == 400
+    assert "None can go now" in page(plane, "p/proj/environments")
+
+
+def test_images_are_listed_with_their_builds_why_they_differ_and_who_uses_them(
+    plane: Plane,
+) -> None:
+    function = plane.function("builds")
+    for number, wanted in enumerate((["a==1"], ["a==1"], ["a==2"])):
+        run = plane.run(plane.task(function, "build"), requirements=wanted)
+        status = {"build": {"image": f"builds:{number}", "lock": str(number // 2)}}
+        plane.ask("PUT", f"/-/proj/runs/{run['id']}", json={**run, "status": status})
+        for state in ("RUNNING", "COMPLETED"):
+            plane.store.move_run("proj", run["id"], state)
+    plane.function("uses", image="builds:2")
+    plane.function("foreign", image=EVIL)
+    shown = page(plane, "p/proj/environments")
+    images = shown[shown.index('id="h-img"') :]
+    rows = re.findall(r"<code>(.*?)</code>.*?<td class=\"note\">(.*?)</td>(.*?)</tr>", images, re.DOTALL)  # fmt: skip
+    assert [(image, why) for image, why, _ in rows[:3]] == [
+        ("builds:2", "changed: requirements"),
+        ("builds:1", "nothing changed"),
+        ("builds:0", "first build"),
+    ]
+    assert ">uses</a>" in rows[0][2] and "no function now" in rows[1][2]
+    assert html.unescape(rows[3][0]) == EVIL and EVIL not in shown

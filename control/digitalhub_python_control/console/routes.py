@@ -13,7 +13,15 @@ from starlette.routing import BaseRoute, Route
 
 from digitalhub_python_control.api.access import allowed, asks_for_page
 from digitalhub_python_control.api.web import Refusal, read_body, refuse
-from digitalhub_python_control.console import functions, gate, lineage, live, previews, runs
+from digitalhub_python_control.console import (
+    environments,
+    functions,
+    gate,
+    lineage,
+    live,
+    previews,
+    runs,
+)
 from digitalhub_python_control.console.web import (
     Handler,
     Page,
@@ -44,12 +52,14 @@ def pages() -> list[BaseRoute]:
         (f"{_PROJECT}/functions", functions.table),
         (f"{_PROJECT}/functions/{{id}}", functions.one),
         (f"{_PROJECT}/services", functions.services),
+        (f"{_PROJECT}/environments", environments.page),
         (f"{_PROJECT}/files/{{plural}}/{{id}}/{{name:path}}", previews.file),
     ]
     write: list[tuple[str, Handler]] = [
         (f"{_PROJECT}/runs", runs.act),
         (one, runs.act),
         (f"{_PROJECT}/functions/{{id}}", functions.run),
+        (f"{_PROJECT}/environments", environments.prune),
     ]
     return [
         Route("/", _front, methods=["GET"]),
