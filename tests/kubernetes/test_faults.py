@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 
 import proxy
 import pytest
+import urllib3
 from cluster import TOKEN, Cluster, kubeconfig
 from planes import Plane, control_plane, gone
 from proxy import LOST, Fault, Proxy
@@ -89,4 +92,44 @@ def test_watches_that_break_off_and_versions_that_are_forgotten_lose_no_end(
         time.sleep(0.5)
     assert run.wait("COMPLETED")["results"] == {"output_0": "here"}
     assert set(forgotten.values()) == {2}
+    gone(cluster, run)
+
+
+def test_a_control_plane_that_is_killed_at_each_of_its_calls_runs_the_job_once(
+    cluster: Cluster, between: Proxy, behind: Plane
+) -> None:
+    """The API server does what it was asked, and nobody is there any more to hear that it has."""
+    killed: list[str] = []
+    lock = threading.Lock()
+
+    def choose(method: str, path: str) -> Fault:
+        reads = method == "GET" and "/log" not in path
+        call = f"{method} {path.partition('/namespaces/default/')[2].partition('/')[0]}"
+        with lock:
+            if not reads and call not in killed and behind.process is not None:
+                killed.append(call)
+                behind.process.kill()
+                behind.process.wait()
+        return None
+
+    run = behind.run("import time\ndef main():\n    print('it ran')\n    time.sleep(2)\n    return 'here'\n")  # fmt: skip
+    secret = f"/api/v1/namespaces/default/secrets?labelSelector=digitalhub.io/run%3D{run.id}"
+    between.choose = choose
+    state, left, give_up = "", [], time.monotonic() + 150
+    while state != "COMPLETED" or left or "DELETE secrets" not in killed:
+        assert time.monotonic() < give_up, (state, left, killed, behind.log())
+        assert behind.process is not None
+        if behind.process.poll() is not None:
+            with suppress(AssertionError):  # killed again before it was up
+                behind.start()
+        with suppress(urllib3.exceptions.HTTPError):
+            state = run.status["state"]
+        left = cluster.ask("GET", secret)["items"]
+        time.sleep(0.1)
+    between.choose = lambda method, path: None
+    if behind.process is not None and behind.process.poll() is not None:
+        behind.start()
+    assert killed == ["POST secrets", "POST jobs", "GET pods", "DELETE jobs", "DELETE secrets"]
+    assert run.status["results"] == {"output_0": "here"}
+    assert run.log().count("it ran") == 1
     gone(cluster, run)

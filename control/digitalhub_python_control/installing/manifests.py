@@ -28,7 +28,7 @@ SECRETS = frozenset(
 """Variables that come from the Secret and stand in no manifest."""
 
 OWN = frozenset(
-    {"HOME", "TMPDIR", "DHPY_HOST", "DHPY_PORT", "DHPY_HOME", "DHPY_CACHE", "DHPY_ENGINE", "DHPY_CALLBACK_URL", "DHPY_KUBERNETES_INSTANCE"}
+    {"HOME", "TMPDIR", "DHPY_HOST", "DHPY_PORT", "DHPY_HOME", "DHPY_CACHE", "DHPY_ENGINE", "DHPY_CALLBACK_URL", "DHPY_KUBERNETES_INSTANCE", "DHPY_KUBERNETES_BUILD_IMAGE"}
 )  # fmt: skip
 """Variables that the manifests set themselves; only the address for pods may be another."""
 
@@ -206,6 +206,8 @@ def _own(installation: Installation) -> dict[str, str]:
         "DHPY_CALLBACK_URL": f"http://{installation.name}.{installation.namespace}.svc:{PORT}",
         # Its default is made from the host's name, which is another one for each pod.
         "DHPY_KUBERNETES_INSTANCE": installation.name,
+        # Builds are pods of it, not processes within its own memory.
+        "DHPY_KUBERNETES_BUILD_IMAGE": installation.image,
     }
 
 

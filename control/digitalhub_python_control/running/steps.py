@@ -157,7 +157,7 @@ class Steps:
 
     def name(self, run: RunRecord) -> str:
         """The name of the engine that runs it, or will."""
-        return engine_of(run, self._settings.engine)
+        return engine_of(run, self._settings)
 
     def _step(self, run: RunRecord) -> Next:
         look = self._look(run)

@@ -28,6 +28,8 @@ ENGINES = {
 
 BUILDS_ELSEWHERE = {"docker": "process", "kubernetes": "process"}
 """Engine -> the engine of its builds, where it has none itself: a build is a process of ours."""
+BUILD_IMAGE = "DHPY_KUBERNETES_BUILD_IMAGE"
+"""The image of pods that build, the control plane's own; without one the engine `kubernetes` has no builds itself."""
 
 # What the exit statuses of errors.py mean, for a run that could not report its error itself.
 _MEANINGS = {
@@ -167,23 +169,25 @@ class RunEngine(Protocol):
         ...
 
 
-def engine_of(run: RunRecord, chosen: str) -> str:
-    """The name of a run's engine: the one that it was started with, or for a new run by its action.
-
-    Args:
-        chosen: the engine that the settings name.
-    """
-    return run.engine or choose(action_of(str(run.entity["kind"])), chosen)
+def engine_of(run: RunRecord, settings: ControlSettings) -> str:
+    """The name of a run's engine: the one that it was started with, or for a new run by its action."""
+    action = action_of(str(run.entity["kind"]))
+    return run.engine or choose(action, settings.engine, settings.environ)
 
 
-def choose(action: str, chosen: str) -> str:
+def choose(action: str, chosen: str, environ: Mapping[str, str] | None = None) -> str:
     """The name of the engine for new runs with that action, where the settings name `chosen`."""
+    if chosen == "kubernetes" and (environ or {}).get(BUILD_IMAGE, "").strip():
+        return chosen
     return BUILDS_ELSEWHERE.get(chosen, chosen) if action == "build" else chosen
 
 
 def load_all(chosen: str, settings: ControlSettings) -> dict[str, RunEngine]:
     """By name, every engine that runs may need where the settings name `chosen`; raises as `load`."""
-    names = {choose(action, chosen) for action in ACTIONS}
+    # With one engine's builds elsewhere before: they go on there.
+    names = {
+        choose(action, chosen, given) for action in ACTIONS for given in ({}, settings.environ)
+    }
     return {name: load(name, settings) for name in sorted(names, key=lambda name: name != chosen)}
 
 

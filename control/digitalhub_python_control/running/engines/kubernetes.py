@@ -20,7 +20,12 @@ from digitalhub_python_control.running.kubernetes import causes, manifests, name
 from digitalhub_python_control.running.kubernetes.client import Api, Refused, Unreachable
 from digitalhub_python_control.running.kubernetes.following import PATIENCE, Following
 from digitalhub_python_control.running.kubernetes.garbage import Garbage
-from digitalhub_python_control.running.kubernetes.preparing import Prepared, environment, unit_of
+from digitalhub_python_control.running.kubernetes.preparing import (
+    Prepared,
+    building,
+    environment,
+    unit_of,
+)
 from digitalhub_python_control.running.kubernetes.settings import KubernetesSettings
 from digitalhub_python_control.running.kubernetes.watching import Cluster
 from digitalhub_python_control.running.services import is_service
@@ -44,10 +49,13 @@ class KubernetesEngine:
     """
 
     actions = frozenset({"job", "serve"})
+    """And `build` where there is an image for that."""
 
     def __init__(self, settings: ControlSettings) -> None:
         self.settings = KubernetesSettings.from_env(settings.environ, settings)
         self.settings.check_callback()
+        if self.settings.build_image:
+            self.actions = self.actions | {"build"}
         self.max_jobs = self.settings.max_jobs
         self._home = settings.home
         self._url = settings.url
@@ -86,6 +94,8 @@ class KubernetesEngine:
         self, run: RunRecord, env: Mapping[str, str], prepared: Mapping[str, Any]
     ) -> dict[str, Any]:
         literal, secret = environment(env, run.entity, self._url, self.settings.callback)
+        if prepared["image"] == self.settings.build_image:
+            secret.update(building(self._environ))  # an index has its password in it
         unit = replace(unit_of(run, prepared, self.settings), env=literal, secret_env=secret)
         try:
             uids = self._create(unit)
@@ -106,7 +116,11 @@ class KubernetesEngine:
         if not force:
             self._delete(name)
             return
-        for pod in self._cluster.pods(run.project, run.id):
+        pods = self._cluster.pods(run.project, run.id)
+        if not pods:
+            # Its Job or its Secret may be there alone: of a control plane that was killed between two deletions.
+            self._delete(name)
+        for pod in pods:
             # The kubelet kills what does not end in time; a pod that is there still has lost its node.
             if "deletionTimestamp" not in pod["metadata"]:
                 self._delete(name)

@@ -22,6 +22,7 @@ Manifest = dict[str, Any]
 
 CONTAINER = "function"
 SHARED = "/shared"
+LOGIN = "/var/run/dhpy-push"
 PORT, MANAGEMENT = 8080, 8082
 LINGER = 3
 """Seconds that a pod goes on answering after the cluster has begun to take it out of the Service."""
@@ -308,6 +309,8 @@ def _pod(unit: Unit, settings: KubernetesSettings) -> Manifest:
         "containers": [_container(unit, settings, mounts)],
         "volumes": volumes,
     }
+    if unit.action == "build" and settings.push_secret:
+        _pushing(spec, settings.push_secret)
     for key, value in (
         ("nodeSelector", dict(asked.node_selector)),
         ("affinity", dict(asked.affinity)),
@@ -320,6 +323,15 @@ def _pod(unit: Unit, settings: KubernetesSettings) -> Manifest:
             spec[key] = value
     marks = {**labels(unit, settings), **_selector(unit)}
     return {"metadata": {"labels": marks, "annotations": _annotations(unit)}, "spec": spec}
+
+
+def _pushing(spec: Manifest, secret: str) -> None:
+    """Give a build the registry's login, where it looks for one."""
+    items = [{"key": ".dockerconfigjson", "path": "config.json"}]
+    spec["volumes"].append({"name": "dhpy-push", "secret": {"secretName": secret, "items": items}})
+    container = spec["containers"][0]
+    container["volumeMounts"].append({"name": "dhpy-push", "mountPath": LOGIN, "readOnly": True})
+    container["env"].append({"name": "DOCKER_CONFIG", "value": LOGIN})
 
 
 def _container(unit: Unit, settings: KubernetesSettings, mounts: Sequence[Manifest]) -> Manifest:

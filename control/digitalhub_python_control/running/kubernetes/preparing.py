@@ -29,6 +29,8 @@ _ADDRESSES = ("DHCORE_ENDPOINT", "AWS_ENDPOINT_URL")
 _CORES_LABEL = "dhcore/project"
 """DigitalHub Core's own mark of a claim that a project may share."""
 
+BUILDING = ("python3", "--check-hash-based-pycs", "never", "-m", "digitalhub_python_control.running.building")  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -53,6 +55,10 @@ class Prepared:
         return {"image": image, "requirements": requirements, "claims": self._claims(run, asked)}
 
     def _image(self, spec: RunSpec, python: str) -> tuple[str, list[str]]:
+        if spec.action == "build":
+            if not self.settings.registry and not spec.image:
+                raise UsageFault("usage/registry", "A pod that builds an image has nowhere to push it.", "Set DHPY_REGISTRY, or give the function an image's name with its registry.")  # fmt: skip
+            return self.settings.build_image, []
         if spec.image:
             return spec.image, []
         if not spec.requirements and not spec.base_image:
@@ -152,7 +158,15 @@ def unit_of(run: RunRecord, prepared: Mapping[str, Any], settings: KubernetesSet
         attempt=run.attempt,
         requirements=tuple(prepared.get("requirements") or ()),
         claims=dict(prepared.get("claims") or {}),
+        command=BUILDING if spec.action == "build" else (),
     )
+
+
+def building(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a pod that builds knows of where images go; instructions need an engine that it has not, and are refused."""
+    names = ("DHPY_REGISTRY", "DHPY_IMAGES", "UV_DEFAULT_INDEX", "UV_INDEX")
+    given = {name: environ[name] for name in names if environ.get(name)}
+    return {**given, "DHPY_BUILD_ENGINE": "native"}
 
 
 def environment(

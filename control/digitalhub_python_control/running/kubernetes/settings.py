@@ -36,6 +36,11 @@ class KubernetesSettings:
     """`DHPY_KUBERNETES_NODE_ADDRESS`: the host in a NodePort's URL. Default: the first node's address."""
     registry: str = ""
     """`DHPY_REGISTRY`: where images of functions with requirements are pushed; without one, pods install them."""
+    build_image: str = ""
+    """`DHPY_KUBERNETES_BUILD_IMAGE`: of pods that build images, the control plane's own. Default: builds are
+    processes of the control plane."""
+    push_secret: str = ""
+    """`DHPY_KUBERNETES_PUSH_SECRET`: name of a Secret of type `kubernetes.io/dockerconfigjson`, for builds alone."""
     profiles: Path | None = None
     """`DHPY_KUBERNETES_PROFILES`: a YAML file, or a folder of them."""
     cpu: str = "100m"
@@ -85,6 +90,8 @@ class KubernetesSettings:
             service_type=text("DHPY_KUBERNETES_SERVICE_TYPE", cls.service_type),
             node_address=text("DHPY_KUBERNETES_NODE_ADDRESS"),
             registry=text("DHPY_REGISTRY").rstrip("/"),
+            build_image=text("DHPY_KUBERNETES_BUILD_IMAGE"),
+            push_secret=text("DHPY_KUBERNETES_PUSH_SECRET"),
             profiles=Path(profiles) if profiles else None,
             cpu=text("DHPY_KUBERNETES_CPU", cls.cpu),
             memory=text("DHPY_KUBERNETES_MEMORY", cls.memory),
