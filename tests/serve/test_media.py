@@ -18,10 +18,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from digitalhub_runtime_python.arguments import read_signature
 from digitalhub_runtime_python.calls import media, replies
 from digitalhub_runtime_python.calls.encoding import encode_json
 from digitalhub_runtime_python.errors import OutputFault
 from digitalhub_runtime_python.formats import json_form
+from digitalhub_runtime_python.serve import openapi
+from digitalhub_runtime_python.spec import RunSpec, SourceSpec
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -274,3 +277,45 @@ def test_what_libraries_hold_is_its_items_and_what_is_missing_is_null() -> None:
         status, headers, body = _sent(value)
         assert (status, headers["content-type"]) == (200, "application/json")
         assert json.loads(body) == wanted
+
+
+def test_a_frame_that_pandas_has_no_json_for_has_ours_or_is_refused() -> None:
+    pandas = pytest.importorskip("pandas")
+    periods = pandas.DataFrame({"p": [pandas.Period("2026-01"), pandas.NaT], "n": [1, 2]})
+    assert json.loads(_sent(periods)[2]) == [{"p": "2026-01", "n": 1}, {"p": None, "n": 2}]
+    assert json.loads(_sent({"k": periods["p"]})[2]) == {"k": ["2026-01", None]}
+    with pytest.raises(OutputFault, match="two of its columns have one name"):
+        _sent(pandas.DataFrame([[1, 2]], columns=["a", "a"]))
+
+
+def test_axes_are_their_figure_and_a_responses_own_type_is_in_its_headers_too() -> None:
+    figures = pytest.importorskip("matplotlib.figure")
+    assert _sent(figures.Figure().subplots())[2].startswith(PNG)
+    frame = pytest.importorskip("pandas").DataFrame({"a": [1]})
+    given = nuclio_sdk.Response({"Content-Type": "text/csv"}, frame)
+    assert _sent(given, "application/json")[1:] == (
+        {"vary": "Accept", "content-type": "text/csv", "content-length": "4"},
+        b"a\n1\n",
+    )
+
+
+def test_an_open_file_is_closed_and_its_status_is_the_functions(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a")
+    file = (tmp_path / "a.csv").open()
+    value = media.replaced((201, file), "", whole=False)
+    assert (value.status_code, value.headers) == (201, {"X-nuclio-filestream-path": str(file.name)})
+    assert file.closed
+    unchanged = (5, tmp_path / "a.csv")
+    assert media.replaced(unchanged, "") is unchanged, "5 is no status"
+
+
+def test_openapi_lists_the_types_of_a_documents_class() -> None:
+    frame = pytest.importorskip("pandas").DataFrame
+
+    def table() -> None: ...
+
+    table.__annotations__["return"] = frame
+    run = RunSpec("id", "project", "serve", SourceSpec(handler="table"))
+    described = openapi.describe(table, read_signature(table), run)
+    content = described["paths"]["/"]["post"]["responses"]["200"]["content"]
+    assert list(content) == ["application/json", "text/csv", media.PARQUET, media.ARROW]

@@ -339,7 +339,10 @@ def _write_folder(value: Any, path: Path) -> Path:
 
 
 def _write_figure(value: Any, path: Path) -> None:
-    value.savefig(path, format="png", bbox_inches="tight")
+    figure = (
+        value if hasattr(value, "savefig") else value.figure
+    )  # what frame.plot() returns is Axes
+    figure.savefig(path, format="png", bbox_inches="tight")
 
 
 def _write_plotly(value: Any, path: Path) -> None:
@@ -369,6 +372,7 @@ _FORMATS: dict[str, tuple[str, str, Callable[[Any, Path], Any]]] = {
     "pyarrow.RecordBatchReader": ("table", ".parquet", tables.write_arrow),
     "numpy.ndarray": ("artifact", ".npy", _write_numpy),
     "matplotlib.Figure": ("artifact", ".png", _write_figure),
+    "matplotlib.Axes": ("artifact", ".png", _write_figure),
     "plotly.BaseFigure": ("artifact", ".html", _write_plotly),
     "PIL.Image": ("artifact", ".png", _write_image),
     "builtins.str": ("artifact", ".txt", _write_text),

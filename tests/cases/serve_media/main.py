@@ -14,6 +14,8 @@ def handler(context, event):
         "/file": lambda: (FOLDER / "table.csv").open("rb"),
         "/buffer": lambda: io.BytesIO(PNG),
         "/text": lambda: io.StringIO("sp\u00e4ter"),
+        "/status-path": lambda: (404, FOLDER / "table.csv"),
+        "/typed": lambda: context.Response(body=io.BytesIO(b"x"), headers={"Content-Type": "audio/ogg"}),
         "/status": lambda: (201, io.BytesIO(PNG)),
         "/response": lambda: context.Response(body=io.BytesIO(b"x"), headers={"X-One": "1"}, content_type="audio/wav"),
         "/closed": closed,

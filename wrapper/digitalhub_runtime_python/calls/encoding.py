@@ -99,12 +99,25 @@ def records(value: Any) -> Any:
     if root(value) == "pandas" and not hasattr(value, "to_json"):  # an Index, a column's array
         return value.tolist()
     if root(value) == "pandas":
-        return json.loads(value.to_json(orient="records", date_format="iso"))
+        try:
+            return json.loads(value.to_json(orient="records", date_format="iso"))
+        except ValueError:  # periods, intervals, and whatever pandas has no JSON for; we may
+            return _rows(value)
     if root(value) == "polars":
         value = value.collect() if hasattr(value, "collect") else value
         return value.to_dicts() if hasattr(value, "to_dicts") else value.to_list()
     value = value.read_all() if hasattr(value, "read_all") else value
     return value.to_pylist() if hasattr(value, "to_pylist") else str(value)
+
+
+def _rows(value: Any) -> Any:
+    """A pandas frame or series by its items, each of which has the JSON that it has elsewhere."""
+    if value.ndim == 1:
+        return value.tolist()
+    names = [str(name) for name in value.columns]
+    if len(set(names)) < len(names):
+        raise ValueError("two of its columns have one name")
+    return [dict(zip(names, row)) for row in value.itertuples(index=False, name=None)]
 
 
 def encode_chunk(chunk: Any) -> bytes:

@@ -51,19 +51,26 @@ def replaced(value: Any, accept: str, *, whole: bool = False) -> Any:
         OutputFault: a file object is closed, or the value cannot be written in that form.
     """
     if isinstance(value, nuclio_sdk.Response):
-        own = value.content_type not in (None, "", "text/plain")
-        made = _document(value.body, value.content_type if own else accept, whole, own)
+        # As replies read it: a header goes before the type that a Response has by default.
+        headers = {str(name).lower(): text for name, text in (value.headers or {}).items()}
+        kind = value.content_type
+        if kind in (None, "", "text/plain"):
+            kind = headers.get("content-type")
+        own = isinstance(kind, str) and kind not in ("", "text/plain")
+        made = _document(value.body, kind if own else accept, whole, own)
         if made is None:
             return value
         headers = {**(made.headers or {}), **(value.headers or {})}
-        content_type = value.content_type if own else made.content_type
+        content_type = kind if own else made.content_type
         status = made.status_code if made.status_code == 406 else value.status_code
         return nuclio_sdk.Response(headers, made.body, content_type, status)
     if type(value) is tuple and len(value) == 2 and type(value[0]) is int:
-        made = _document(value[1], accept, whole, False)
+        made = _document(value[1], accept, whole, False) if 200 <= value[0] <= 599 else None
         if made is None:
             return value
-        return (made.status_code if made.status_code == 406 else value[0], made)
+        if made.status_code != 406:
+            made.status_code = value[0]
+        return made  # not within a tuple: whoever streams files looks at Responses alone
     made = _document(value, accept, whole, False)
     return value if made is None else made
 
@@ -155,11 +162,15 @@ def _stream(value: Any, whole: bool) -> Any:
             "The function returned a file object that is closed.",
             "Return it open, or what it holds.",
         )
+    if type(value).__module__ == "gzip" and getattr(value, "writable", _yes)():
+        value.close()  # the end of a .gz is written by that alone
     if not value.closed and getattr(value, "writable", _yes)():
         value.flush()
     if isinstance(named, (str, os.PathLike)) and Path(named).is_file():
         # Its name may go with the object, which nobody keeps while it is sent.
-        return _file(Path(named), whole or type(value).__name__ == "_TemporaryFileWrapper")
+        found = _file(Path(named), whole or type(value).__name__ == "_TemporaryFileWrapper")
+        value.close()
+        return found
     if getattr(value, "seekable", _yes)():
         value.seek(0)
     data = value.read()
@@ -190,8 +201,17 @@ def _named(name: str) -> str:
 # --- what each class can be sent as ------------------------------------------------------------
 
 
+def types_of(cls: Any) -> list[str]:
+    """The media types that a value of this class can be sent as; none where it is no document."""
+    return [form.media_type for form in _class_forms(cls)] if isinstance(cls, type) else []
+
+
 def _forms(value: Any) -> Sequence[Form]:
-    for cls in type(value).__mro__:
+    return _class_forms(type(value))
+
+
+def _class_forms(of: type) -> Sequence[Form]:
+    for cls in of.__mro__:
         name = f"{str(cls.__module__).partition('.')[0]}.{cls.__name__}"
         if name in _FORMS:
             return _FORMS[name]
@@ -212,7 +232,10 @@ def _image(kind: str) -> Callable[[Any], bytes]:
 def _figure(kind: str) -> Callable[[Any], bytes]:
     def write(value: Any) -> bytes:
         buffer = io.BytesIO()
-        value.savefig(buffer, format=kind, bbox_inches="tight")
+        figure = (
+            value if hasattr(value, "savefig") else value.figure
+        )  # what frame.plot() returns is Axes
+        figure.savefig(buffer, format=kind, bbox_inches="tight")
         return buffer.getvalue()
 
     return write
@@ -287,7 +310,7 @@ _FORMS: dict[str, tuple[Form, ...]] = {
     ),
     "numpy.ndarray": (Form(JSON, None), Form("application/x-npy", _npy)),
     "PIL.Image": (Form("image/png", _image("PNG")), Form("image/jpeg", _image("JPEG")), Form("image/webp", _image("WEBP"))),
-    "matplotlib.Figure": (Form("image/png", _figure("png")), Form("image/svg+xml", _figure("svg")), Form("application/pdf", _figure("pdf"))),
+    **dict.fromkeys(("matplotlib.Figure", "matplotlib.Axes"), (Form("image/png", _figure("png")), Form("image/svg+xml", _figure("svg")), Form("application/pdf", _figure("pdf")))),
     "plotly.BaseFigure": (Form("text/html", lambda value: str(value.to_html()).encode()), Form(JSON, lambda value: str(value.to_json()).encode())),
 }  # fmt: skip
 _ALIASES = {

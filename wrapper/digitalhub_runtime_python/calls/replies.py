@@ -176,7 +176,15 @@ def _other(value: Any) -> Reply:
             "Return the generator itself, or Response(body=generator).",
         )
     if is_frame(value):
-        return _json(records(value))
+        try:
+            rows = records(value)  # once: what is still to be read is read once
+        except ValueError as exc:
+            raise OutputFault(
+                "outputs/not-encodable",
+                f"The function returned a {type(value).__name__} that has no JSON form: {exc}.",
+                "Ask for text/csv with the header Accept, or return other columns.",
+            ) from exc
+        return _json(rows)
     if root(value) == "numpy" and getattr(value, "shape", None) == () and hasattr(value, "item"):
         if hasattr(value, "mask") or value.dtype.kind in "mM":
             return _json(value)

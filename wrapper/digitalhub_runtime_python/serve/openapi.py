@@ -13,6 +13,7 @@ import msgspec
 
 from digitalhub_runtime_python._version import __version__
 from digitalhub_runtime_python.arguments import RESERVED, Signature
+from digitalhub_runtime_python.calls import media
 from digitalhub_runtime_python.lifecycle import ReadyFunction
 from digitalhub_runtime_python.spec import RunSpec
 
@@ -137,8 +138,21 @@ def _answer(handler: Callable[..., Any], components: dict[str, Any]) -> dict[str
         return {}
     if hint is str:
         return {"content": {"text/plain": {"schema": {"type": "string"}}}}
+    types = media.types_of(hint)
+    if types:  # the request's Accept chooses
+        return {"content": {name: {"schema": _of_type(name)} for name in types}}
     schema = _schema(hint, components)
     return {"content": {"application/json": {"schema": schema}}} if schema else {}
+
+
+def _of_type(media_type: str) -> dict[str, Any]:
+    if media_type == media.JSON:
+        return {}
+    return (
+        {"type": "string"}
+        if media_type.startswith("text/")
+        else {"type": "string", "format": "binary"}
+    )
 
 
 _CAN_EVAL = "eval_str" in inspect.signature(inspect.signature).parameters
@@ -185,6 +199,7 @@ _PROBLEM = {
     "required": ["type", "title", "status", "detail"],
 }
 _ERRORS = {
+    "406": "The request's `Accept` takes none of the types that the function's value can be sent as.",
     "413": "The body is over the limit.",
     "422": "The arguments do not fit the function.",
     "500": "The function raised an error, or returned what cannot be sent.",
