@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 import os
 import re
@@ -10,13 +11,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from serving import Plane
-from test_console import EVIL, page, post
+from test_console import EVIL, page, post, put
 
-from digitalhub_python_control.console import logsearch, logtext
+from digitalhub_python_control.console import frames, logsearch, logtext
 from digitalhub_python_control.running.logs import run_folder
 
 
@@ -169,3 +172,42 @@ def test_images_are_listed_with_their_builds_why_they_differ_and_who_uses_them(
     ]
     assert ">uses</a>" in rows[0][2] and "no function now" in rows[1][2]
     assert html.unescape(rows[3][0]) == EVIL and EVIL not in shown
+
+
+def parquet(**columns: Any) -> bytes:
+    target = io.BytesIO()
+    pq.write_table(pa.table(columns), target)
+    return target.getvalue()
+
+
+def test_a_frame_s_profile_tells_what_is_in_its_columns(plane: Plane) -> None:
+    content = parquet(
+        n=[1, 2, 3, None] * 6000, wide=[1.7e308, -1.7e308, float("nan"), float("inf")] * 6000,
+        text=[EVIL, "b", "b", None] * 6000, none=pa.nulls(24000), inner=[[1]] * 24000,
+        many=pa.array(["x", "y"] * 12000).dictionary_encode(), days=pa.array([0, 1] * 12000, pa.date32()),
+    )  # fmt: skip
+    put(plane, "frame/data.parquet", content)
+    spec = {"path": "s3://digitalhub/frame/data.parquet"}
+    item = plane.create("dataitems", kind="table", name="frame", spec=spec)
+    shown = page(plane, f"p/proj/dataitems/{item['id']}/profile")
+    assert "24,000 rows, 7 columns" in shown and "first 20,000 rows" in shown and EVIL not in shown
+    assert "1 columns are left out" in shown
+    rows = dict(re.findall(r"<strong>(\w+)</strong>(.*?)</tr>", shown, re.DOTALL))
+    assert "15,000" in rows["n"] and "5,000 missing" in rows["n"] and "mean 2<" in rows["n"]
+    assert "-1.7e+308 to 1.7e+308" in rows["wide"] and "10,000 missing" in rows["wide"]
+    assert rows["text"].index("10,000") < rows["text"].index("&lt;script") and "1970-01-02" in rows["days"]  # fmt: skip
+    put(plane, "frame/data.parquet", b"PAR1" + content[100:])
+    page(plane, f"p/proj/dataitems/{item['id']}/profile", 404)
+
+
+@given(content=st.binary(max_size=200), at=st.integers(4, 400))
+def test_a_broken_frame_has_no_profile_or_one(content: bytes, at: int) -> None:
+    whole = parquet(a=[1, 2], b=["x", None])
+    frames.of_parquet(io.BytesIO(whole[:at] + content + whole[at + len(content) :]))
+    assert frames.of_parquet(io.BytesIO(content)) is None
+
+
+def test_a_frame_without_rows_or_with_one_has_a_profile() -> None:
+    for values in ([], [1]):
+        found = frames.of_parquet(io.BytesIO(parquet(a=pa.array(values, pa.int64()))))
+        assert found is not None and found.rows == len(values) == found.columns[0].distinct

@@ -67,6 +67,25 @@ def bars(name: str, columns: Sequence[tuple[float, str, str]]) -> Markup:
     ).format(_WIDTH, name, drawn)
 
 
+def histogram(name: str, bins: Sequence[int], low: str, high: str) -> Markup:
+    """How many values are in each part between the lowest and the highest; nothing where there are none."""
+    if len(bins) < 2:
+        return Markup("")
+    most = max(bins) or 1
+    drawn = Markup("").join(
+        Markup('<rect x="{}" y="{:.1f}" width="7" height="{:.1f}"><title>{}</title></rect>').format(
+            1 + 8 * at, 40 - 38 * count / most, 38 * count / most, count
+        )
+        for at, count in enumerate(bins)
+        if count
+    )
+    told = f"{name}: {len(bins)} equal parts from {low} to {high}; values in each: {', '.join(map(str, bins))}"
+    return Markup(
+        '<svg class="histogram" width="{w}" height="42" viewBox="0 0 {w} 42" role="img" aria-label="{told}">'
+        '<line x1="0" x2="{w}" y1="40.5" y2="40.5"/>{drawn}</svg>'
+    ).format(w=2 + 8 * len(bins), told=told, drawn=drawn)
+
+
 def _piece(points: Sequence[str]) -> Markup:
     if len(points) == 1:
         x, _, y = points[0].partition(",")

@@ -18,7 +18,8 @@ from starlette.responses import Response, StreamingResponse
 
 from digitalhub_python_control.api import details, resources
 from digitalhub_python_control.api.web import Call, Refusal
-from digitalhub_python_control.console import gate
+from digitalhub_python_control.console import charts, frames, gate
+from digitalhub_python_control.console.web import Page
 from digitalhub_python_control.files.objects import StoredObject
 from digitalhub_python_control.store.entities import TYPES, Entity
 
@@ -32,7 +33,7 @@ _ROWS = 50
 
 def preview(call: Call, name: str, key: Any) -> dict[str, Any]:
     """What a page shows of one output; one that is not stored here says so."""
-    told: dict[str, Any] = {"name": name, "key": str(key), "entity": None, "table": None, "text": None, "image": None, "frame": None, "files": [], "metrics": []}  # fmt: skip
+    told: dict[str, Any] = {"name": name, "key": str(key), "entity": None, "table": None, "profile": None, "text": None, "image": None, "frame": None, "files": [], "metrics": []}  # fmt: skip
     plural, entity = _stored(call, str(key))
     if entity is None:
         return told
@@ -40,6 +41,8 @@ def preview(call: Call, name: str, key: Any) -> dict[str, Any]:
     place = f"{gate.HOME}p/{quote(call.project)}/files/{plural}/{quote(entity['id'])}"
     told["files"] = [{**one, "url": f"{place}/{quote(one['name'])}"} for one in _files(call, plural, entity)]  # fmt: skip
     told["table"] = _table(entity)
+    if plural == "dataitems" and [f for f in told["files"] if f["name"].endswith(".parquet")]:
+        told["profile"] = f"{gate.HOME}p/{quote(call.project)}/dataitems/{quote(entity['id'])}/profile"  # fmt: skip
     if plural == "models":
         told["metrics"] = list((entity["status"].get("metrics") or {}).items())
     if len(told["files"]) == 1:
@@ -79,6 +82,21 @@ def file(call: Call) -> Response:
         headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{plain}"
     answer = StreamingResponse(_pieces(content), 200, headers, kind or "application/octet-stream")
     return gate.protect(answer, gate.FOREIGN_POLICY)
+
+
+def profile(call: Call) -> Page:
+    """What is in the columns of a stored frame."""
+    entity = resources.find(call, "dataitems")
+    found = None
+    for one in _files(call, "dataitems", entity)[:1]:
+        opened = _open(call, entity, one["name"])
+        if opened is not None and one["name"].endswith(".parquet"):
+            with opened[1] as content:
+                found = frames.of_parquet(content)
+    if found is None:
+        raise Refusal(404, f"No Parquet file of {entity['name']!r} is stored here that could be read.")  # fmt: skip
+    drawn = [(c, charts.histogram(c.name, c.bins, c.low, c.high)) for c in found.columns]
+    return Page("profile.html", {"entity": entity, "profile": found, "columns": drawn})
 
 
 def source_text(source: dict[str, Any]) -> str:

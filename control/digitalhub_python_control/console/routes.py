@@ -53,6 +53,7 @@ def pages() -> list[BaseRoute]:
         (f"{_PROJECT}/functions/{{id}}", functions.one),
         (f"{_PROJECT}/services", functions.services),
         (f"{_PROJECT}/environments", environments.page),
+        (f"{_PROJECT}/dataitems/{{id}}/profile", previews.profile),
         (f"{_PROJECT}/files/{{plural}}/{{id}}/{{name:path}}", previews.file),
     ]
     write: list[tuple[str, Handler]] = [
