@@ -12,7 +12,7 @@ from typing import Any, Callable, TypeVar
 
 import click
 
-from digitalhub_python_builder import pylock, requirement_files
+from digitalhub_python_builder import bill, pylock, requirement_files
 from digitalhub_python_builder.bases import FILES, matrix
 from digitalhub_python_builder.build import Options, build, prepare
 from digitalhub_python_builder.caches import cache_of
@@ -103,6 +103,8 @@ def lock_(output: Path | None, **given: Any) -> None:
 @click.option("--push", is_flag=True, help="Push it to its registry.")
 @click.option("--output", default="", metavar="KIND:PATH", help="Write it there instead: oci:FOLDER, oci-archive:FILE or docker-archive:FILE, by the native engine.")  # fmt: skip
 @click.option("--compression", type=click.Choice(["gzip", "zstd"]), default="gzip", show_default=True, help="Of the layers that the native engine makes; old engines read gzip alone.")  # fmt: skip
+@click.option("--sbom", "bills", multiple=True, type=click.Path(dir_okay=False, path_type=Path), help="Write the bill of materials there: NAME.cdx.json (CycloneDX) or NAME.spdx.json; may be given again.")  # fmt: skip
+@click.option("--provenance", type=click.Path(dir_okay=False, path_type=Path), help="Write what it was made from there, as SLSA provenance.")  # fmt: skip
 @click.option("--plain-http", is_flag=True, help="The registry speaks HTTP; on this machine that is tried by itself.")  # fmt: skip
 @click.option("--network", default="", help="The network of RUN instructions, e.g. host.")
 @click.option("--explain", is_flag=True, help="Say of each step whether and why it is rebuilt; build nothing.")  # fmt: skip
@@ -110,7 +112,7 @@ def lock_(output: Path | None, **given: Any) -> None:
 @click.option("-q", "--quiet", is_flag=True, help="Without the engine's output.")
 def build_(
     tag: str, engine: str, push: bool, output: str, compression: str, plain_http: bool, network: str,
-    explain: bool, as_json: bool, quiet: bool, **given: Any,
+    bills: tuple[Path, ...], provenance: Path | None, explain: bool, as_json: bool, quiet: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Build the image of HANDLER of FILE.
 
@@ -121,19 +123,22 @@ def build_(
     Examples:
       dhpy build main.py:train --requirement scikit-learn --tag registry:5000/team/train --push
       dhpy build main.py:train --requirements-file uv.lock --explain
+      dhpy build main.py:train --requirement pandas --sbom train.cdx.json --provenance train.provenance.json
       dhpy build main.py:train --base-image python:3.11-slim --output oci-archive:train.tar
       dhpy build main.py:train --platform linux/amd64,linux/arm64 --tag registry:5000/team/train --push
     """
     if output and not FILES.fullmatch(output):
         raise UsageFault("usage/output", f"{output!r} names no place for an image.", "Write oci:FOLDER, oci-archive:FILE or docker-archive:FILE.")  # fmt: skip
+    forms = {file: bill.form_of(file.name) for file in bills}
     function, options, code = _read(given)
     options = dataclasses.replace(
         options, tag=tag, engine=engine, push=push, network=network, output=output,
         compression=compression, plain_http=plain_http,
     )  # fmt: skip
 
-    if explain:
+    if explain or forms or provenance is not None:
         _one_platform(given["platform"])
+    if explain:
         _explain(function, options, code)
         return
     started = time.monotonic()
@@ -145,6 +150,13 @@ def build_(
         result = build(function, options, code=code, log=log, say=_say)
     if not result.existed:
         _say(f"Built in {time.monotonic() - started:.1f} s.")
+    image, digest = result.image.reference, result.image.digest or result.image.id
+    for file, form in forms.items():
+        file.write_bytes(bill.FORMS[form](result.plan, image, digest))
+        _say(f"{file} is written.")
+    if provenance is not None:
+        provenance.write_bytes(bill.provenance(result.plan, image, digest, engine=result.engine))
+        _say(f"{provenance} is written.")
     if as_json:
         fields = {"image": result.image.reference, "id": result.image.id, "digest": result.image.digest}  # fmt: skip
         click.echo(json.dumps({**fields, "engine": result.engine, "existed": result.existed}))
