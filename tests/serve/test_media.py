@@ -232,7 +232,7 @@ def _library_value(name: str) -> Any:
     return {
         "NaT": pandas.NaT, "NA": pandas.NA, "Timestamp": pandas.Timestamp("2026-01-31T10:00", tz="UTC"), "Timedelta": pandas.Timedelta("1 day"),
         "int64": numpy.int64(5), "float32": numpy.float32(0.5), "datetime64": numpy.datetime64("2026-01-31T10:00:00.123456789"), "array": numpy.arange(3),
-        "noTime": numpy.datetime64("NaT"), "timedelta64": numpy.timedelta64(5, "s"), "times": numpy.array(["NaT", "2026-01-31"], "M8[ns]"),
+        "noTime": numpy.datetime64("NaT", "s"), "timedelta64": numpy.timedelta64(5, "s"), "times": numpy.array(["NaT", "2026-01-31"], "M8[ns]"),
     }[name]  # fmt: skip
 
 
@@ -270,8 +270,8 @@ def test_what_libraries_hold_is_its_items_and_what_is_missing_is_null() -> None:
         (pyarrow.array([1, None]), [1, None]),
         ({"a": pyarrow.scalar(1)}, {"a": 1}),
         (numpy.ma.masked, None),
-        (numpy.datetime64("NaT"), None),
-        ([numpy.timedelta64("NaT"), numpy.timedelta64(5, "s")], [None, "PT5S"]),
+        (numpy.datetime64("NaT", "s"), None),
+        ([numpy.timedelta64("NaT", "s"), numpy.timedelta64(5, "s")], [None, "PT5S"]),
         ({"a": types.MappingProxyType({"b": 1})}, {"a": {"b": 1}}),
     ]:
         status, headers, body = _sent(value)

@@ -101,7 +101,10 @@ def records(value: Any) -> Any:
     if root(value) == "pandas":
         try:
             return json.loads(value.to_json(orient="records", date_format="iso"))
-        except ValueError:  # periods, intervals, and whatever pandas has no JSON for; we may
+        except (
+            ValueError,
+            OverflowError,
+        ):  # periods, and what else pandas, old or new, has no JSON for
             return _rows(value)
     if root(value) == "polars":
         value = value.collect() if hasattr(value, "collect") else value
