@@ -155,8 +155,12 @@ def _is_several(value: Any, depth: int = 0) -> bool:
         return False
     if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
         return False
-    items = list(_items(value).values())
-    own = [_has_file(item) or _is_several(item, depth + 1) for item in items]
+    items = value.values() if isinstance(value, dict) else value
+    # Numbers and text first: there may be a million of them.
+    own = [
+        type(item) not in _SCALARS and (_has_file(item) or _is_several(item, depth + 1))
+        for item in items
+    ]
     return any(own) and all(is_own or json_form(item) for is_own, item in zip(own, items))
 
 
