@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,11 +12,13 @@ import binaries
 import cluster as clusters
 import environments
 import pytest
-from planes import Plane, control_plane
+from planes import CLI, Plane, control_plane
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "images"))
 import docker_engine
 from parts import BaseImages, unavailable
+
+from digitalhub_python_control.installing import image
 
 PYTHON = "3.11"
 
@@ -69,3 +72,18 @@ def _load_images(cluster: clusters.Cluster, home: Path) -> None:
             subprocess.run(command, check=True)
     cluster.load_image(name, archive)
     archive.unlink()
+
+
+@pytest.fixture(scope="session")
+def plane_image(cluster: clusters.Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What `dhpy control-plane image` makes, on the node."""
+    archive = tmp_path_factory.mktemp("image") / "image.tar"
+    with docker_engine.engine() as host:
+        done = subprocess.run(
+            [*CLI, "control-plane", "image", "--python", "3.11", "--output", f"docker-archive:{archive}"],
+            env={**os.environ, "DOCKER_HOST": host}, capture_output=True, text=True,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    cluster.load_image(image.NAME, archive)
+    archive.unlink()
+    return done.stdout.strip()

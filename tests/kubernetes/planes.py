@@ -23,6 +23,7 @@ from digitalhub_python_control.settings import ControlSettings
 from digitalhub_runtime_python.states import ENDED
 
 TOKEN = "token-of-the-tests"
+CLI = [sys.executable, "-c", "from digitalhub_runtime_python.cli import main; main()"]
 
 
 class Plane:

@@ -7,24 +7,19 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import docker_engine
-import parts
 import pytest
 from cluster import NODE, Cluster
-from planes import TOKEN, Plane, control_plane, gone
+from planes import TOKEN, Plane, gone
 
-from digitalhub_python_control.installing import image, manifests
+from digitalhub_python_control.installing import manifests
 from digitalhub_python_control.installing.manifests import Installation
 
-CLI = [sys.executable, "-c", "from digitalhub_runtime_python.cli import main; main()"]
 NAMESPACE = "/api/v1/namespaces/default"
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
 PATHS = {
@@ -72,21 +67,6 @@ def create(cluster: Cluster, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return dict(cluster.ask("POST", f"{path}?fieldValidation=Strict", body))
     except urllib.error.HTTPError as exc:
         pytest.fail(f"{body.get('kind')} is refused: {exc.read().decode()}")
-
-
-@pytest.fixture(scope="module")
-def plane_image(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What `dhpy control-plane image` makes, on the node."""
-    archive = tmp_path_factory.mktemp("image") / "image.tar"
-    with docker_engine.engine() as host:
-        done = subprocess.run(
-            [*CLI, "control-plane", "image", "--python", "3.11", "--output", f"docker-archive:{archive}"],
-            env={**os.environ, "DOCKER_HOST": host}, capture_output=True, text=True,
-        )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    cluster.load_image(image.NAME, archive)
-    archive.unlink()
-    return done.stdout.strip()
 
 
 @pytest.fixture(scope="module")
@@ -157,48 +137,3 @@ def test_a_new_pod_of_it_goes_on_where_the_old_one_was(
     cluster.ask("DELETE", f"{NAMESPACE}/pods/{before}", {"gracePeriodSeconds": 0})
     assert installed.wait_until_ready(not_in=before) != before
     assert run.wait("COMPLETED")["results"] == {"output_0": "done"}
-
-
-@pytest.fixture(scope="module")
-def registry(cluster: Cluster, plane_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:  # fmt: skip
-    """A registry on the node's loopback, with the base image of 3.11 in it."""
-    folder = tmp_path_factory.mktemp("registry")
-    with parts.Registry(folder) as outside, docker_engine.engine() as host:
-        env = {**os.environ, "DOCKER_HOST": host, "DHPY_IMAGES": f"{outside.name}/base"}
-        command = [*CLI, "images", "build", "--python", "3.11", "--push"]
-        done = subprocess.run(command, env=env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-3000:]
-    cluster.start("registry", "docker-registry", "serve", str(folder / "config.yml"))
-    yield outside.name
-    cluster.end("registry")
-
-
-def test_a_build_is_a_pod_that_pushes_and_the_functions_next_run_uses_it(
-    cluster: Cluster, plane_image: str, registry: str, tmp_path: Path
-) -> None:
-    profiles = tmp_path / "profiles.yaml"
-    # The registry is on the node's own loopback.
-    profiles.write_text("id: default\npod: {spec: {hostNetwork: true}}\n")
-    home = tmp_path / "home"
-    home.mkdir()
-    settings = {
-        "DHPY_KUBERNETES_BUILD_IMAGE": plane_image, "DHPY_KUBERNETES_PROFILES": str(profiles),
-        "DHPY_REGISTRY": f"{registry}/team", "DHPY_IMAGES": f"{registry}/base",
-    }  # fmt: skip
-    with control_plane(cluster, home, **settings) as plane:
-        run = plane.run("def main():\n    return 'built'\n", "build", project="building")
-        status = run.wait("COMPLETED")
-        assert status["build"]["image"].startswith(f"{registry}/team/")
-        assert status["build"]["digest"].startswith("sha256:")
-        assert status["pods"][0]["containers"][0]["image"].endswith(plane_image)
-        assert run.log()
-        gone(cluster, run)
-        spec = plane.ask("GET", f"/-/building/runs/{run.id}")["spec"]
-        function = plane.ask("GET", f"/-/building/functions/{spec['function'].rpartition(':')[2]}")
-        assert function["spec"]["image"] == status["build"]["image"]
-        job = plane.run("", project="building", function=function["spec"])
-        assert job.wait("COMPLETED")["results"] == {"output_0": "built"}
-        refused = plane.run(
-            "def main(): ...\n", "build", project="building", instructions=["echo a"]
-        )
-        assert "instructions" in refused.wait("ERROR")["message"]
