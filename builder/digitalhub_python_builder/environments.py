@@ -60,7 +60,6 @@ RUNTIME_PARTS = (
     "obstore",
     "urllib3",
     "cloudpickle",
-    "uvicorn",
     "uvloop",
     "httptools",
     "python-multipart",

@@ -63,7 +63,7 @@ def test_the_decorator_costs_the_standard_library_alone() -> None:
 def test_the_decorator_works_where_nothing_else_is_installed() -> None:
     forbidden = [
         "digitalhub", "pydantic", "pandas", "numpy", "nuclio_sdk", "msgspec", "urllib3", "requests",
-        "click", "boto3", "obstore", "cloudpickle", "uvicorn", "yaml",
+        "click", "boto3", "obstore", "cloudpickle", "yaml",
     ]  # fmt: skip
     code = f"import sys\nsys.modules.update(dict.fromkeys({forbidden!r}))\n"
     code += "from digitalhub_runtime_python import handler\n"

@@ -22,7 +22,7 @@ def test_a_service_starts_without_what_it_seldom_uses_and_gets_it_later() -> Non
         import sys
         from digitalhub_runtime_python.serve import command
         command._import_engine()
-        for name in ("http.client", "uvicorn", "logging.config", "email.parser"):
+        for name in ("http.client", "logging.config", "email.parser"):
             assert name not in sys.modules, name
         import http
         import nuclio_sdk

@@ -2,7 +2,7 @@ import sys
 
 COSTLY = [
     "asyncio", "boto3", "click", "cloudpickle", "digitalhub", "msgspec", "nuclio_sdk", "numpy",
-    "obstore", "pandas", "pyarrow", "pydantic", "requests", "uvicorn",
+    "obstore", "pandas", "pyarrow", "pydantic", "requests",
 ]  # fmt: skip
 
 
