@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Callable
 
 from digitalhub_runtime_python.errors import SourceFault
-from digitalhub_runtime_python.sources.local import IGNORE_FILE, IGNORED, Rule, compile_rules
+from digitalhub_runtime_python.sources.local import (
+    IGNORE_FILE,
+    IGNORED,
+    Rule,
+    compile_rules,
+    is_environment,
+)
 
 Log = Callable[[str], None]
 
@@ -129,12 +135,13 @@ def _walk(
     for entry in found:
         name = below + entry.name
         is_folder = entry.is_dir(follow_symlinks=False)
-        out = rules.left_out(name, is_folder, parent_out)
+        environment = is_folder and is_environment(Path(entry.path))
+        out = rules.left_out(name, is_folder, parent_out or environment)
         if is_folder and (not out or rules.may_come_back(name)):
             yield from _walk(entry.path, f"{name}/", rules, dropped, out)
         elif not is_folder and not out:
             yield name, entry
-        elif not rules.git[0][1].last(name, is_folder):
+        elif not environment and not rules.git[0][1].last(name, is_folder):
             dropped.append(f"{name}/" if is_folder else name)
     if git:
         rules.git.pop()

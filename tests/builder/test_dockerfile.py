@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from digitalhub_python_builder import context, explain
+from digitalhub_python_builder import context, explain, selection
 from digitalhub_python_builder.bases import has_runtime, reference
 from digitalhub_python_builder.dockerfile import render
 from digitalhub_python_builder.plan import Plan, make_plan
@@ -247,6 +247,20 @@ def test_what_looks_like_a_secret_is_left_out_with_a_warning(tmp_path: Path) -> 
     (tmp_path / ".dhignore").write_text("!ca.pem\n!deploy.txt\n")
     found = context.code_of(SourceSpec(source="main.py"), tmp_path, lines.append)
     assert set(found) == {*ordinary, "deploy.txt"}
+
+
+def test_a_virtual_environment_of_any_name_is_no_part_of_an_image(tmp_path: Path) -> None:
+    for name in ("main.py", "env/pyvenv.cfg", "env/lib/x.py", "mine/pyvenv.cfg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "env" / "python").symlink_to("/usr/bin/python3")
+    (tmp_path / ".dhignore").write_text("!mine\n")
+    said: list[str] = []
+    assert [name for name, _ in selection.selected(tmp_path, said.append)] == [
+        "main.py",
+        "mine/pyvenv.cfg",
+    ]
+    assert said == []
 
 
 def test_all_three_ignore_files_are_honoured_the_later_over_the_earlier(tmp_path: Path) -> None:

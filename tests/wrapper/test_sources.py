@@ -219,6 +219,24 @@ def test_a_folder_comes_without_histories_environments_and_caches(tmp_path, dest
     assert files_below(dest) == wanted
 
 
+def test_a_virtual_environment_of_any_name_is_not_code_unless_it_is_taken_back(tmp_path, dest):
+    code = tmp_path / "code"
+    for name in (
+        "main.py",
+        "env/pyvenv.cfg",
+        "env/bin/x",
+        "pkg/of-3.11/pyvenv.cfg",
+        "mine/pyvenv.cfg",
+        "envs/a.py",
+    ):
+        (code / name).parent.mkdir(parents=True, exist_ok=True)
+        (code / name).write_text("")
+    (code / "env" / "bin" / "python").symlink_to("/usr/bin/python3")
+    (code / ".dhignore").write_text("!mine\n")
+    get(dest, str(code))
+    assert set(files_below(dest)) == {"main.py", "mine/pyvenv.cfg", "envs/a.py"}
+
+
 def test_an_ignore_file_takes_out_and_takes_back(tmp_path, dest):
     code = tmp_path / "code"
     for name in (

@@ -24,7 +24,9 @@ IGNORED = (
     ".git", "__pycache__", "*.pyc", ".venv", ".tox", ".nox", "node_modules", ".ipynb_checkpoints",
     ".mypy_cache", ".pytest_cache", ".ruff_cache", ".DS_Store",
 )  # fmt: skip
-"""Never code: histories, environments and caches. A `!pattern` in `.dhignore` takes one back."""
+"""Never code: histories, environments and caches. A `!pattern` in `.dhignore` takes one back.
+
+An environment of another name is known by its `pyvenv.cfg`."""
 
 
 def fetch(uri: SourceUri, dest: Path, settings: Settings) -> Fetched:
@@ -69,7 +71,10 @@ def carried(folder: Path) -> Iterator[Path]:
     rules = compile_rules([*IGNORED, IGNORE_FILE, *lines])
     for parent, folders, files in os.walk(folder):
         here = Path(parent).relative_to(folder)
-        folders[:] = sorted(n for n in folders if not ignored(rules, (here / n).as_posix(), True))
+        folders[:] = sorted(
+            n for n in folders
+            if not ignored(rules, (here / n).as_posix(), True, is_environment(Path(parent, n)))
+        )  # fmt: skip
         links = [name for name in folders if Path(parent, name).is_symlink()]
         for name in sorted([*files, *links]):
             if name in links or not ignored(rules, (here / name).as_posix(), False):
@@ -123,12 +128,21 @@ def compile_rules(lines: list[str]) -> list[Rule]:
     return rules
 
 
-def ignored(rules: list[Rule], path: str, is_folder: bool) -> bool:
-    """Whether the last rule that fits a relative path names it; parents are not looked at."""
+def is_environment(folder: Path) -> bool:
+    """Whether a folder is a virtual environment, whatever its name."""
+    return (folder / "pyvenv.cfg").is_file()
+
+
+def ignored(rules: list[Rule], path: str, is_folder: bool, default: bool = False) -> bool:
+    """Whether the last rule that fits a relative path names it; parents are not looked at.
+
+    Args:
+        default: what counts where no rule fits.
+    """
     for pattern, back, only_folders in reversed(rules):
         if (is_folder or not only_folders) and pattern.fullmatch(path):
             return not back
-    return False
+    return default
 
 
 _TOKEN = re.compile(r"(?P<any>(?:^|(?<=/))\*\*+/)|(?P<rest>(?<=/)\*\*+$)|(?P<star>\*+)|(?P<one>\?)"
