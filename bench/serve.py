@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -31,7 +30,7 @@ import measure
 
 HERE = Path(__file__).resolve().parent
 CACHE = Path.home() / ".cache" / "digitalhub-python" / "bench"
-UVICORN = importlib.metadata.version("uvicorn")
+UVICORN = "0.54.0"
 PEERS = ["functions-framework", "flask", "gunicorn", "fastapi", f"uvicorn[standard]=={UVICORN}"]
 JSON_BODY = (
     '{"a":1,"b":[1,2,3],"name":"somebody with a name","text":"lorem ipsum dolor sit amet consect"}'

@@ -139,13 +139,14 @@ class Process:
 
 
 @contextmanager
-def server_process(home: Path, **environ: str) -> Iterator[Process]:
-    """Start a server on a free port, and stop it with SIGTERM."""
+def server_process(home: Path, *, files: int | None = None, **environ: str) -> Iterator[Process]:
+    """Start a server on a free port that may open so many files, and stop it with SIGTERM."""
+    command = [sys.executable, "-m", "digitalhub_python_control"]
+    if files is not None:
+        command = ["sh", "-c", f'ulimit -n {files} && exec "$@"', "sh", *command]
     env = server_env(home, **environ)
     with (home.parent / f"{home.name}.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "digitalhub_python_control"], env=env, stdout=log, stderr=log
-        )
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
     place = home / "server.json"
     try:
         wait_until(lambda: process.poll() is not None or _names(place, process.pid))

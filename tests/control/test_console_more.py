@@ -61,8 +61,8 @@ def test_a_search_in_pieces_finds_what_a_search_of_the_whole_does(
 ) -> None:
     folder = tmp_path_factory.mktemp("log")
     text = "".join(f"{line}\n" for line in lines)
-    (folder / "log.1").write_text(text[:cut], newline="")
-    (folder / "log").write_text(text[cut:], newline="")
+    (folder / "log.1").write_bytes(text[:cut].encode())
+    (folder / "log").write_bytes(text[cut:].encode())
     with logsearch.Log(folder / "log") as log:
         found = logsearch.search(log, wanted, piece=piece)
         for match in found.lines:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-import resource
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -430,23 +429,11 @@ def test_without_credentials_no_body_is_asked_for(plane: Plane) -> None:
     assert b"connection: close\r\n" in answer
 
 
-@contextmanager
-def few_files(most: int) -> Iterator[None]:
-    """What is started meanwhile may open so many files."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
 def test_silent_connections_beyond_the_limit_of_files_do_not_lock_a_user_out(
     tmp_path: Path,
 ) -> None:
     with ExitStack() as stack:
-        with few_files(200):
-            server = stack.enter_context(server_process(tmp_path / "home"))
+        server = stack.enter_context(server_process(tmp_path / "home", files=200))
         address = server.settings.host, int(server.url.rpartition(":")[2])
         for n in range(120):
             client = stack.enter_context(socket.create_connection(address, timeout=PATIENCE))

@@ -71,8 +71,8 @@ def test_a_local_run_is_stored_and_not_run(plane: Plane) -> None:
     ("spec", "says"),
     [
         ({"task": "python+job://proj/none"}, "no task"),
-        ({"task": "nonsense"}, "no reference"),
-        ({"task": None}, "no reference"),
+        ({"task": "nonsense"}, "is not a reference"),
+        ({"task": None}, "is not a reference"),
         ({"task": "python+job://other/x"}, "other"),
         ({"function": "python://proj/f:none"}, "function"),
         ({"parameters": [1]}, "parameters"),

@@ -354,5 +354,5 @@ def _refusal(exc: Refused) -> PlatformFault:
     text = " ".join(str(exc).split())
     hint = "Correct the parameter that it names."
     if exc.status == 403:
-        hint = "The quota is used up, admission refuses it, or the control plane lacks a right; docs/guides/kubernetes.md lists them."
+        hint = "The quota is used up, admission refuses it, or the control plane lacks a right; `dhpy help kubernetes` lists them."
     return PlatformFault("platform/kubernetes-refused", f"The cluster refuses the run: {text}.", hint)  # fmt: skip

@@ -27,7 +27,7 @@ from digitalhub_runtime_python.errors import Fault, PlatformFault
 if TYPE_CHECKING:
     from digitalhub_python_control.settings import ControlSettings
 
-GUIDE = "docs/guides/kubernetes.md"
+GUIDE = "`dhpy help kubernetes`"
 PYTHON = "3.11"
 """Of the image that the probe starts."""
 PATIENCE = 120
